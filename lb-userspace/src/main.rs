@@ -1,0 +1,2 @@
+//! The binary `lb`.
+fn main() {}

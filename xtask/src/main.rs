@@ -1,0 +1,2 @@
+//! Everything a person runs to develop lb.
+fn main() {}
