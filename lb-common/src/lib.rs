@@ -1,2 +1,2 @@
+//! Everything of lb that can be decided without a kernel.
 #![no_std]
-//! x

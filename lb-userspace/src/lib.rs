@@ -1,1 +1,14 @@
 //! The node agent and the command line of lb.
+//!
+//! A Service's road through this crate, in one direction:
+//! [`source`] → [`store`] → [`plan`] → [`datapath`] → kernel. [`engine`] drives it.
+
+pub mod api;
+pub mod cli;
+pub mod datapath;
+pub mod engine;
+pub mod host;
+pub mod object;
+pub mod plan;
+pub mod source;
+pub mod store;

@@ -1,0 +1,3 @@
+//! The agent's API: HTTP and JSON over a Unix socket that only root can open.
+
+pub mod types;

@@ -1,0 +1,148 @@
+//! What crosses the agent's socket. Also the engine's vocabulary, so that nothing is translated twice.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::datapath;
+use crate::object::Key;
+
+/// Who handed an object to the agent. An object belongs to the one who brought it last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Origin {
+    /// `lb apply`.
+    Applied,
+    /// A file in a `--manifests` folder; it leaves with the file.
+    File(PathBuf),
+}
+
+/// One object on its way in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Submitted {
+    /// The object as JSON, with `apiVersion` and `kind`; `metadata.namespace` may be absent.
+    pub object: Value,
+    /// `file:line`, for messages.
+    pub position: String,
+}
+
+/// What became of one submitted object or of one deletion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The object; `None` if it was too broken to have a name.
+    pub key: Option<Key>,
+    /// What happened.
+    pub result: Verdict,
+    /// Things worth saying that stopped nothing.
+    pub warnings: Vec<String>,
+}
+
+/// The result of one submission or deletion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "verdict", content = "message")]
+pub enum Verdict {
+    /// It is new.
+    Created,
+    /// It replaced an older version.
+    Configured,
+    /// Nothing to do.
+    Unchanged,
+    /// It is gone.
+    Deleted,
+    /// It was refused; kubectl's form of the reason, with `file:line:` where there is one.
+    Refused(String),
+    /// No such object (deletion).
+    NotFound,
+}
+
+/// A change of a stored object, as `lb get -w` streams it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WatchEvent {
+    /// What happened.
+    #[serde(rename = "type")]
+    pub change: WatchChange,
+    /// The object after the change; for a deletion as it was.
+    pub object: Value,
+}
+
+/// The kinds of [`WatchEvent`], named as in the Kubernetes API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum WatchChange {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// `lb status -o json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The process.
+    pub agent: AgentStatus,
+    /// Programs, maps, counters.
+    pub datapath: datapath::Status,
+    /// Where objects come from.
+    pub sources: Vec<SourceStatus>,
+    /// Objects that could not be served, and why.
+    pub refused: Vec<RefusedObject>,
+    /// How many objects are served.
+    pub objects: ObjectCounts,
+}
+
+/// The agent's process in [`Status`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentStatus {
+    /// Version of lb.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// `--node-name`.
+    pub node: String,
+    /// RFC 3339.
+    pub started: String,
+    /// `--service-cidr`.
+    pub service_cidrs: Vec<String>,
+}
+
+/// One source in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// `manifests` or `applied`.
+    pub kind: String,
+    /// Folder of manifests.
+    pub path: Option<PathBuf>,
+    /// Whether everything it held at the start has been seen.
+    pub synced: bool,
+    /// Why it cannot be read at the moment.
+    pub error: Option<String>,
+}
+
+/// One refused object in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedObject {
+    /// `file:line`.
+    pub source: String,
+    /// `service/mysql`, or empty if it has no name.
+    pub object: String,
+    /// kubectl's form of the reason.
+    pub message: String,
+}
+
+/// Counts in [`Status`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct ObjectCounts {
+    pub services: usize,
+    pub pods: usize,
+    pub endpoint_slices: usize,
+}
