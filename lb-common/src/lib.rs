@@ -1,2 +1,11 @@
 //! Everything of lb that can be decided without a kernel.
+//!
+//! [`abi`] holds the only types that cross the kernel boundary; [`path`] the decisions, as plain
+//! functions over small traits. The kernel programs implement those traits with BPF maps, the
+//! simulator (feature `sim`) with ordinary collections: one code path, compiled for both.
+
 #![no_std]
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod path;

@@ -1,11 +1,33 @@
 //! The kernel side as the agent sees it: load, attach, pin; wanted state → ordered writes.
 
+mod adopt;
+mod arena;
+mod compact;
+mod ids;
+mod kernel;
+mod load;
+mod log;
+mod maps;
+mod pools;
+mod set;
+mod shared;
+mod syscall;
+mod writer;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::{Context as _, Result};
+use aya::maps::{MapData, PerCpuArray};
 use ipnet::IpNet;
+use lb_common::abi::Cidr;
+use lb_common::path::{Operation, Reason, counter_index};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
+use self::kernel::KernelMaps;
+use self::load::{Loaded, Pins};
+use self::maps::Maps as _;
+use self::writer::Writer;
 use crate::plan::{ServicePortId, Wanted};
 
 /// Where the datapath lives and what it serves.
@@ -33,27 +55,91 @@ pub struct Refused {
 }
 
 /// The loaded programs and the tables behind them.
-#[derive(Debug)]
-pub struct Datapath {}
+pub struct Datapath {
+    writer: Writer<KernelMaps>,
+    counters: PerCpuArray<MapData, u64>,
+    programs: Vec<ProgramStatus>,
+    limits: Vec<String>,
+    /// Holds the programs' descriptors; the attached ones live by their pinned links.
+    _loaded: Loaded,
+}
 
 impl Datapath {
-    /// Loads and attaches the programs, or adopts what an earlier agent left pinned.
-    pub fn open(_config: &Config) -> anyhow::Result<Self> {
-        Ok(Self {})
+    /// Loads the programs and attaches them, in place of those that an earlier agent left, whose
+    /// maps are adopted.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses programs, maps or pins; the message names which.
+    pub fn open(config: &Config) -> Result<Self> {
+        let pins = Pins::new(config)?;
+        let mut loaded = Loaded::load(&pins)?;
+        let mut maps = KernelMaps::new(&mut loaded)?;
+        let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
+        maps.store_service_cidrs(&cidrs)?;
+        let counters = PerCpuArray::try_from(loaded.take_map("STATS")?).context("map STATS")?;
+        log::follow(loaded.ebpf())?;
+        let writer = Writer::adopt(maps)?;
+        let programs = loaded.attach(config, &pins)?;
+        Ok(Self { writer, counters, programs, limits: loaded.limits.clone(), _loaded: loaded })
     }
 
-    /// Makes the changes visible to the kernel, in safe order. Returns those that were refused.
-    pub fn apply(&mut self, _changes: Vec<Change>) -> Vec<Refused> {
-        Vec::new()
+    /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
+    /// made at present, also of earlier calls: it is tried again with the next one.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused> {
+        self.writer.apply(changes)
     }
 
     /// Removes what an earlier agent left and nobody wants any more. Call once, when every source
     /// has synced for the first time.
-    pub fn prune(&mut self) {}
+    pub fn prune(&mut self) {
+        self.writer.prune();
+    }
 
     /// What `lb status` shows.
     pub fn status(&self) -> Status {
-        Status::default()
+        Status {
+            programs: self.programs.clone(),
+            maps: self.fill(),
+            counters: self.counters(),
+            limits: self.limits.clone(),
+        }
+    }
+
+    fn fill(&self) -> Vec<MapStatus> {
+        let capacity = self.writer.maps.capacity();
+        let (origins, slots) = self.writer.maps.origin_fill();
+        let frontends = u32::try_from(self.writer.frontends.len()).unwrap_or(u32::MAX);
+        let pools = &self.writer.pools;
+        [
+            ("FRONTENDS", frontends, capacity.frontends),
+            ("SERVICES", pools.services.used(), capacity.services),
+            ("RUNS", pools.slots.used(), capacity.slots),
+            ("BACKENDS", pools.backends.used(), capacity.backends),
+            ("ORIGIN", origins, slots),
+        ]
+        .map(|(name, used, capacity)| MapStatus {
+            name: name.into(),
+            used: used.into(),
+            capacity: capacity.into(),
+        })
+        .into()
+    }
+
+    /// Counters that are not zero. One that cannot be read is left out.
+    fn counters(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut counters: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for &operation in Operation::ALL {
+            for &reason in Reason::ALL {
+                let values = self.counters.get(&counter_index(operation, reason), 0);
+                let count = values.map_or(0, |values| values.iter().sum());
+                if count > 0 {
+                    let reasons = counters.entry(operation.name().into()).or_default();
+                    reasons.insert(reason.name().into(), count);
+                }
+            }
+        }
+        counters
     }
 }
 

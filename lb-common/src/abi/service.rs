@@ -1,0 +1,63 @@
+//! `SERVICES`: what changes in place when endpoints change.
+
+/// Value of `SERVICES`, indexed by service index: one port of one Service in one family.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// [`Run`] for traffic from this node.
+    pub internal: u64,
+    /// [`Run`] for traffic from outside.
+    pub external: u64,
+    /// Zero.
+    pub reserved: u64,
+}
+
+/// A service's current backends: `count` slots of `RUNS` from `first` on. The generation changes
+/// with every change of the set. All in one word: a reader loads it once, and has the whole old
+/// set or the whole new one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    /// First slot.
+    pub first: u32,
+    /// Number of slots.
+    pub count: u32,
+    /// Changes with every change, modulo 2^20.
+    pub generation: u32,
+}
+
+impl Run {
+    /// `RUNS` can have 2^24 slots.
+    pub const MAX_SLOTS: u32 = 1 << Self::FIRST_BITS;
+    /// A service can have 2^20 - 1 endpoints.
+    pub const MAX_COUNT: u32 = (1 << Self::COUNT_BITS) - 1;
+    /// Largest generation.
+    pub const MAX_GENERATION: u32 = (1 << (64 - Self::FIRST_BITS - Self::COUNT_BITS)) - 1;
+
+    const FIRST_BITS: u32 = 24;
+    const COUNT_BITS: u32 = 20;
+
+    /// The run as it stands in [`Service`].
+    pub const fn to_word(self) -> u64 {
+        self.first as u64
+            | (self.count as u64) << Self::FIRST_BITS
+            | (self.generation as u64) << (Self::FIRST_BITS + Self::COUNT_BITS)
+    }
+
+    /// The inverse of [`Self::to_word`].
+    #[inline(always)]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            first: (word & (Self::MAX_SLOTS as u64 - 1)) as u32,
+            count: (word >> Self::FIRST_BITS & Self::MAX_COUNT as u64) as u32,
+            generation: (word >> (Self::FIRST_BITS + Self::COUNT_BITS)) as u32,
+        }
+    }
+
+    /// The slot that `random`, uniform over 32 bits, selects. Needs `count > 0` to mean anything.
+    /// Multiplication instead of division: Lemire, "Fast Random Integer Generation in an
+    /// Interval", 2019; the bias is below count / 2^32.
+    #[inline(always)]
+    pub const fn pick(self, random: u32) -> u32 {
+        self.first + ((random as u64 * self.count as u64) >> 32) as u32
+    }
+}

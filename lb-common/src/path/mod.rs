@@ -1,0 +1,48 @@
+//! The decisions on a connection's way: lookup → select → remember → verdict, and back.
+//!
+//! They read through two small traits. [`Tables`] is what all sockets share; [`Memory`] what lb
+//! remembers of one socket. The kernel serializes the hooks of one socket with the socket's lock
+//! (`BPF_CGROUP_RUN_SA_PROG_LOCK`), so memory has no other writer; tables change at any time.
+
+mod lookup;
+mod select;
+pub mod socket;
+mod verdict;
+
+use crate::abi::{Backend, FrontendEntry, FrontendKey, Node, Peer, Peers, Run};
+
+pub use verdict::{Action, COUNTERS, Errno, Operation, Reason, Verdict, counter_index};
+
+/// The tables that all sockets share. Absence means an index or key that does not exist.
+pub trait Tables {
+    /// `FRONTENDS`.
+    fn frontend(&self, key: &FrontendKey) -> Option<FrontendEntry>;
+    /// `SERVICES`: the run for traffic from this node. Exactly one load, so that the caller has the
+    /// whole old set or the whole new one.
+    fn internal_run(&self, service: u32) -> Option<Run>;
+    /// `RUNS`: the backend id in a slot.
+    fn slot(&self, slot: u32) -> Option<u32>;
+    /// `BACKENDS`, with its life read in one load.
+    fn backend(&self, id: u32) -> Option<Backend>;
+    /// `NODE`.
+    fn node(&self) -> Option<&Node>;
+    /// Uniform over 32 bits.
+    fn random(&self) -> u32;
+}
+
+/// What lb remembers of one socket.
+pub trait Memory {
+    /// The peer that it connected to or first sent to.
+    fn first(&mut self) -> Option<&mut Peer>;
+    /// Sets the first peer. False if there is no memory for it.
+    fn set_first(&mut self, peer: &Peer) -> bool;
+    /// Forgets the first peer.
+    fn clear_first(&mut self);
+    /// The further peers of an unconnected UDP socket, if it has any.
+    fn further(&mut self) -> Option<&mut Peers>;
+    /// The further peers, made if there are none. `None` if there is no memory for it.
+    fn further_or_new(&mut self) -> Option<&mut Peers>;
+}
+
+/// What an application names: address, port in network order, protocol number.
+pub use crate::abi::FrontendKey as Destination;

@@ -1,0 +1,4 @@
+//! One function for each place where the kernel calls us.
+
+mod context;
+mod socket;

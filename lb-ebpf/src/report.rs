@@ -1,0 +1,48 @@
+//! What a hook tells the world: its counters, and the programs' own log.
+
+use aya_ebpf::programs::SockAddrContext;
+use aya_log_ebpf::{debug, error};
+use lb_common::path::{Destination, Operation, Reason, counter_index};
+
+use crate::maps::STATS;
+
+/// Counts a decision and, where an operator asked for it, logs it. Successful translations are
+/// not logged: they are the hot path.
+#[inline(always)]
+pub(crate) fn report(
+    context: &SockAddrContext,
+    operation: Operation,
+    reason: Reason,
+    destination: &Destination,
+) {
+    match reason {
+        Reason::NotService => return,
+        Reason::Translated | Reason::Kept | Reason::Reversed => {}
+        Reason::Inconsistent | Reason::OriginFull => {
+            error!(
+                context,
+                "{}: {} port {}",
+                operation.name(),
+                reason.name(),
+                destination.port.number()
+            );
+        }
+        Reason::NoEndpoints
+        | Reason::UnknownPort
+        | Reason::Unallocated
+        | Reason::AlreadyRefused => {
+            debug!(
+                context,
+                "{}: {} port {}",
+                operation.name(),
+                reason.name(),
+                destination.port.number()
+            );
+        }
+    }
+    if let Some(counter) = STATS.get_ptr_mut(counter_index(operation, reason)) {
+        // SAFETY: this processor's own element. A run that preempts this one between load and
+        // store can lose one count, which a statistic may.
+        unsafe { *counter += 1 };
+    }
+}

@@ -1,0 +1,173 @@
+//! The real maps: arrays through shared memory, the hash and the grace period by system calls.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError};
+use lb_common::abi::{
+    Address, Backend, Cidr, FrontendEntry, FrontendKey, Life, Node, OriginSlot, Run, Service,
+};
+
+use super::load::Loaded;
+use super::maps::{Capacity, Maps, Side};
+use super::shared::Shared;
+
+/// The maps of the loaded programs.
+pub(super) struct KernelMaps {
+    frontends: HashMap<MapData, [u8; 20], u64>,
+    frontend_capacity: u32,
+    services: Shared<Service>,
+    runs: Shared<u32>,
+    backends: Shared<Backend>,
+    node: Shared<Node>,
+    origin: Shared<OriginSlot>,
+    grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
+    inner: Array<MapData, u32>,
+}
+
+impl KernelMaps {
+    /// Takes the maps out of a loaded object and maps the arrays into memory.
+    pub(super) fn new(loaded: &mut Loaded) -> Result<Self> {
+        let frontends = loaded.take_map("FRONTENDS")?;
+        let frontend_capacity = capacity(&frontends)?;
+        Ok(Self {
+            frontends: HashMap::try_from(frontends).context("map FRONTENDS")?,
+            frontend_capacity,
+            services: loaded.share("SERVICES")?,
+            runs: loaded.share("RUNS")?,
+            backends: loaded.share("BACKENDS")?,
+            node: loaded.share("NODE")?,
+            origin: loaded.share("ORIGIN")?,
+            grace: ArrayOfMaps::try_from(loaded.take_map("GRACE")?).context("map GRACE")?,
+            inner: Array::create(1, 0).context("creating the inner map of GRACE")?,
+        })
+    }
+
+    /// Tells the programs in which ranges an unallocated address is unreachable. A range that is
+    /// being replaced contains nothing for a moment.
+    pub(super) fn store_service_cidrs(&mut self, cidrs: &[Cidr]) -> Result<()> {
+        let places = self.node.get(0).service_cidrs.len();
+        if cidrs.len() > places {
+            bail!("at most {places} service CIDRs are possible, not {}", cidrs.len());
+        }
+        let old = self.node.get(0).service_cidrs;
+        for index in 0..places {
+            let new = cidrs.get(index).copied().unwrap_or(Cidr::NONE);
+            if new != old[index] {
+                let mut node = self.node.get(0);
+                node.service_cidrs[index] = Cidr::NONE;
+                self.node.set(0, node);
+                node.service_cidrs[index].network = new.network;
+                self.node.set(0, node);
+                node.service_cidrs[index] = new;
+                self.node.set(0, node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Slots of `ORIGIN`, and how many of them sockets hold.
+    pub(super) fn origin_fill(&self) -> (u32, u32) {
+        let length = self.origin.len();
+        let used = (0..length).filter(|&slot| self.origin.get(slot).cookie != 0).count();
+        (u32::try_from(used).unwrap_or(length), length)
+    }
+}
+
+impl Maps for KernelMaps {
+    fn capacity(&self) -> Capacity {
+        Capacity {
+            frontends: self.frontend_capacity,
+            services: self.services.len(),
+            slots: self.runs.len(),
+            backends: self.backends.len(),
+        }
+    }
+
+    fn store_slot(&mut self, slot: u32, backend: u32) {
+        let word = self.runs.field(slot, |slot| slot);
+        // SAFETY: an aligned word of the mapping, which lives as long as self.
+        unsafe { AtomicU32::from_ptr(word) }.store(backend, Ordering::Relaxed);
+    }
+
+    fn store_backend(&mut self, id: u32, backend: Backend) {
+        // While the entry is filled, a reader that remembers the id must find it dead.
+        self.store_life(id, Life { generation: backend.life().generation, ..Life::default() });
+        self.backends.set(id, Backend { life: self.backends.get(id).life, ..backend });
+        self.store_life(id, backend.life());
+    }
+
+    fn store_life(&mut self, id: u32, life: Life) {
+        // SAFETY: the pointer is to an entry of the mapping.
+        let word = self.backends.field(id, |entry| unsafe { &raw mut (*entry).life });
+        // SAFETY: an aligned word of the mapping, which lives as long as self.
+        unsafe { AtomicU64::from_ptr(word) }.store(life.to_word(), Ordering::Release);
+    }
+
+    fn store_run(&mut self, service: u32, side: Side, run: Run) {
+        let word = self.services.field(service, |entry| match side {
+            // SAFETY: the pointer is to an entry of the mapping.
+            Side::Internal => unsafe { &raw mut (*entry).internal },
+            // SAFETY: as above.
+            Side::External => unsafe { &raw mut (*entry).external },
+        });
+        // Release: slots and backends must be there before the word that leads to them.
+        // SAFETY: an aligned word of the mapping, which lives as long as self.
+        unsafe { AtomicU64::from_ptr(word) }.store(run.to_word(), Ordering::Release);
+    }
+
+    fn put_frontend(&mut self, key: &FrontendKey, entry: FrontendEntry) -> io::Result<()> {
+        self.frontends.insert(key.to_bytes(), entry.0, 0).map_err(io_error)
+    }
+
+    fn delete_frontend(&mut self, key: &FrontendKey) -> io::Result<()> {
+        match self.frontends.remove(&key.to_bytes()).map_err(io_error) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn grace(&mut self) -> io::Result<()> {
+        self.grace.set(0, &self.inner, 0).map_err(io_error)
+    }
+
+    fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendEntry)>> {
+        let entries = self.frontends.iter().map(|entry| {
+            entry.map(|(key, word)| (FrontendKey::from_bytes(key), FrontendEntry(word)))
+        });
+        entries.collect::<Result<_, _>>().map_err(io_error)
+    }
+
+    fn service(&self, index: u32) -> Service {
+        self.services.get(index)
+    }
+
+    fn slot(&self, slot: u32) -> u32 {
+        self.runs.get(slot)
+    }
+
+    fn backend(&self, id: u32) -> Backend {
+        self.backends.get(id)
+    }
+}
+
+/// A range as the programs compare it.
+pub(super) fn cidr(net: &ipnet::IpNet) -> Cidr {
+    let v4_in_v6 = if net.addr().is_ipv4() { 96 } else { 0 };
+    Cidr::new(Address::from(net.network()), net.prefix_len() + v4_in_v6)
+}
+
+fn capacity(map: &aya::maps::Map) -> Result<u32> {
+    let aya::maps::Map::HashMap(data) = map else { bail!("map FRONTENDS is not a hash") };
+    Ok(data.info().context("map FRONTENDS")?.max_entries())
+}
+
+/// The operating system's error inside aya's.
+fn io_error(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        MapError::KeyNotFound | MapError::ElementNotFound => io::ErrorKind::NotFound.into(),
+        other => io::Error::other(other),
+    }
+}

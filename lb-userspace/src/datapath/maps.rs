@@ -1,0 +1,61 @@
+//! The writes that the update protocol consists of, and the reads that adoption needs.
+//!
+//! A trait, because the protocol is also run against a model in which every step is looked at
+//! (`tests` in [`super::writer`]). Stores into memory-mapped arrays cannot fail; hash updates can.
+
+use std::io;
+
+use lb_common::abi::{Backend, FrontendEntry, FrontendKey, Life, Run, Service};
+
+/// Traffic from this node, or from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Side {
+    /// From sockets of this node.
+    Internal,
+    /// From elsewhere.
+    External,
+}
+
+/// Entries that each map can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capacity {
+    /// `FRONTENDS`.
+    pub(super) frontends: u32,
+    /// `SERVICES`.
+    pub(super) services: u32,
+    /// `RUNS`.
+    pub(super) slots: u32,
+    /// `BACKENDS`.
+    pub(super) backends: u32,
+}
+
+/// The maps, as the agent writes them. Each store is seen by programs at once and in order.
+pub(super) trait Maps {
+    /// Entries that each map can hold.
+    fn capacity(&self) -> Capacity;
+
+    /// Writes one slot of `RUNS`.
+    fn store_slot(&mut self, slot: u32, backend: u32);
+    /// Writes a backend that no run names.
+    fn store_backend(&mut self, id: u32, backend: Backend);
+    /// Changes whether a backend may be used: one store.
+    fn store_life(&mut self, id: u32, life: Life);
+    /// Switches a service to another set: one store.
+    fn store_run(&mut self, service: u32, side: Side, run: Run);
+
+    /// Inserts or replaces. Both may take over memory that a program still reads.
+    fn put_frontend(&mut self, key: &FrontendKey, entry: FrontendEntry) -> io::Result<()>;
+    /// Deletes; that there is no such entry is no error.
+    fn delete_frontend(&mut self, key: &FrontendKey) -> io::Result<()>;
+    /// Returns when every program that runs now has finished.
+    fn grace(&mut self) -> io::Result<()>;
+
+    /// Every entry of `FRONTENDS`.
+    fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendEntry)>>;
+    /// One entry of `SERVICES`.
+    fn service(&self, index: u32) -> Service;
+    /// One slot of `RUNS`.
+    fn slot(&self, slot: u32) -> u32;
+    /// One entry of `BACKENDS`.
+    fn backend(&self, id: u32) -> Backend;
+}

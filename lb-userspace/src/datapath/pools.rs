@@ -1,0 +1,101 @@
+//! Slots, backend ids and service indexes: what is in use, free, or waiting for a grace period.
+
+use lb_common::abi::Run;
+
+use super::arena::Arena;
+use super::ids::Ids;
+use super::maps::Capacity;
+
+/// A map is full.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("map {map} is full: {needed} more entries are needed, {free} of {capacity} are free")]
+pub(super) struct Shortage {
+    /// Name of the map.
+    pub(super) map: &'static str,
+    /// Entries that the change takes, old and new counted at once.
+    pub(super) needed: usize,
+    /// Entries that are free.
+    pub(super) free: u32,
+    /// Entries that the map can hold.
+    pub(super) capacity: u32,
+}
+
+/// The three pools.
+#[derive(Clone, Debug)]
+pub(super) struct Pools {
+    pub(super) slots: Arena,
+    pub(super) backends: Ids,
+    pub(super) services: Ids,
+}
+
+impl Pools {
+    /// Pools of which nothing is in use.
+    pub(super) fn new(capacity: &Capacity) -> Self {
+        Self {
+            slots: Arena::new(capacity.slots.min(Run::MAX_SLOTS)),
+            backends: Ids::new(capacity.backends),
+            services: Ids::new(capacity.services),
+        }
+    }
+
+    /// Whether a grace period would set anything free.
+    pub(super) fn has_limbo(&self) -> bool {
+        self.slots.has_limbo() || self.backends.available().1 > 0 || self.services.available().1 > 0
+    }
+
+    /// A grace period is over.
+    pub(super) fn reclaim(&mut self) {
+        self.slots.reclaim();
+        self.backends.reclaim();
+        self.services.reclaim();
+    }
+
+    /// Takes a service index.
+    pub(super) fn take_service(&mut self) -> Result<u32, Shortage> {
+        self.services.allocate().ok_or(Shortage {
+            map: "SERVICES",
+            needed: 1,
+            free: 0,
+            capacity: self.services.capacity(),
+        })
+    }
+
+    /// Makes sure that `count` calls of [`Self::take_backend`] will succeed.
+    pub(super) fn check_backends(&self, count: usize) -> Result<(), Shortage> {
+        let (free, _) = self.backends.available();
+        if count <= free as usize {
+            return Ok(());
+        }
+        let capacity = self.backends.capacity();
+        Err(Shortage { map: "BACKENDS", needed: count, free, capacity })
+    }
+
+    /// Takes a backend id.
+    pub(super) fn take_backend(&mut self) -> u32 {
+        self.backends.allocate().expect("check_backends has counted them")
+    }
+
+    /// Gives a backend id back.
+    pub(super) fn retire_backend(&mut self, id: u32) {
+        self.backends.retire(id);
+    }
+
+    /// Takes `count` slots in a row; the first one.
+    pub(super) fn take_slots(&mut self, count: usize) -> Result<u32, Shortage> {
+        let length = u32::try_from(count).ok().filter(|&length| length <= Run::MAX_COUNT);
+        length.and_then(|length| self.slots.allocate(length)).ok_or_else(|| Shortage {
+            map: "RUNS",
+            needed: count,
+            free: self.slots.capacity() - self.slots.used(),
+            capacity: self.slots.capacity(),
+        })
+    }
+
+    /// Gives the slots of a service's former runs back.
+    pub(super) fn retire_runs(&mut self, (internal, external): (Run, Run)) {
+        self.slots.retire(internal.first, internal.count);
+        if external != internal {
+            self.slots.retire(external.first, external.count);
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Wanted state → writes, in an order of which every prefix is legal.
+//!
+//! A batch runs: sets (one store switches a side) → frontends that move between services → sets of
+//! services that go → deletes → one grace period → inserts. See `docs/update-protocol.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use lb_common::abi::{Address, FrontendEntry, FrontendKey, FrontendKind, Port, Run, protocol};
+
+use super::maps::{Maps, Side};
+use super::pools::{Pools, Shortage};
+use super::set::Set;
+use super::{Change, Refused};
+use crate::plan::{Protocol, ServicePortId, Wanted};
+
+/// The agent's own picture of the maps, and the only one who writes them.
+#[derive(Debug)]
+pub(super) struct Writer<M> {
+    pub(super) maps: M,
+    pub(super) pools: Pools,
+    pub(super) services: BTreeMap<ServicePortId, Installed>,
+    /// The same by service index.
+    owners: BTreeMap<u32, ServicePortId>,
+    /// Found in the maps at start and wanted by nobody yet; by service index.
+    pub(super) adopted: BTreeMap<u32, Installed>,
+    /// Every entry of `FRONTENDS`; the service index, which means nothing for an address.
+    pub(super) frontends: BTreeMap<FrontendKey, u32>,
+    /// What could not be done; tried again with every batch.
+    unfinished: BTreeMap<ServicePortId, (Option<Wanted>, String)>,
+    /// Deletes that failed; likewise.
+    undeleted: BTreeSet<FrontendKey>,
+    /// Whether an element of `FRONTENDS` may have been freed since the last grace period.
+    freed: bool,
+}
+
+/// What the maps hold for one service port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Installed {
+    pub(super) index: u32,
+    /// Its ports in `FRONTENDS`.
+    pub(super) frontends: BTreeSet<FrontendKey>,
+    pub(super) set: Set,
+}
+
+/// The changes of `FRONTENDS` that a batch comes to.
+#[derive(Debug, Default)]
+struct Turnover {
+    put: BTreeMap<FrontendKey, ServicePortId>,
+    drop: BTreeSet<FrontendKey>,
+}
+
+/// Why a service port's change, or a part of it, could not be made.
+type Failures = BTreeMap<ServicePortId, String>;
+
+impl<M: Maps> Writer<M> {
+    /// A writer of maps that hold nothing. They may have held something a moment ago.
+    pub(super) fn new(maps: M) -> Self {
+        Self {
+            pools: Pools::new(&maps.capacity()),
+            maps,
+            services: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            adopted: BTreeMap::new(),
+            frontends: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
+            undeleted: BTreeSet::new(),
+            freed: true,
+        }
+    }
+
+    /// Makes the changes visible to programs. Returns all that cannot be made at present, those of
+    /// earlier batches included; they are tried again with the next.
+    pub(super) fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused> {
+        let earlier = std::mem::take(&mut self.unfinished);
+        let mut batch: BTreeMap<_, _> =
+            earlier.into_iter().map(|(id, (wanted, _))| (id, wanted)).collect();
+        batch.extend(changes);
+
+        let (gone, mut turnover) = self.departures(&batch);
+        let mut failures = Failures::new();
+        for (id, wanted) in &batch {
+            if let Some(wanted) = wanted {
+                if let Err(shortage) = self.install(id, wanted, &mut turnover) {
+                    failures.insert(id.clone(), shortage.to_string());
+                }
+            }
+        }
+        self.turn_over(turnover, gone, &mut failures);
+
+        for (id, message) in failures {
+            let wanted = batch.remove(&id).flatten();
+            self.unfinished.insert(id, (wanted, message));
+        }
+        let refusals = self.unfinished.iter();
+        refusals
+            .map(|(id, (_, message))| Refused { id: id.clone(), message: message.clone() })
+            .collect()
+    }
+
+    /// Removes what an earlier agent left and nobody has wanted since.
+    pub(super) fn prune(&mut self) {
+        let gone: Vec<Installed> = std::mem::take(&mut self.adopted).into_values().collect();
+        let stale = self.frontends.iter().filter(|(key, index)| {
+            if is_address(key) {
+                self.only_address(key.address)
+            } else {
+                !self.owners.contains_key(index)
+            }
+        });
+        let drop = stale.map(|(key, _)| *key).collect();
+        let turnover = Turnover { drop, ..Turnover::default() };
+        self.turn_over(turnover, gone, &mut Failures::new());
+    }
+
+    /// The service ports that a batch takes away, and the frontends that it takes from any.
+    fn departures(
+        &mut self,
+        batch: &BTreeMap<ServicePortId, Option<Wanted>>,
+    ) -> (Vec<Installed>, Turnover) {
+        let mut gone = Vec::new();
+        let mut turnover =
+            Turnover { drop: std::mem::take(&mut self.undeleted), ..Turnover::default() };
+        for (id, wanted) in batch {
+            match wanted {
+                None => {
+                    if let Some(installed) = self.remove(id) {
+                        turnover.drop.extend(&installed.frontends);
+                        gone.push(installed);
+                    }
+                }
+                Some(wanted) => {
+                    self.take_over(id, wanted);
+                    if let Some(installed) = self.services.get(id) {
+                        turnover.drop.extend(installed.frontends.difference(&keys(id, wanted)));
+                    }
+                }
+            }
+        }
+        (gone, turnover)
+    }
+
+    /// Takes over what the maps hold for `id` since before this agent started.
+    fn take_over(&mut self, id: &ServicePortId, wanted: &Wanted) {
+        if self.services.contains_key(id) || self.adopted.is_empty() {
+            return;
+        }
+        let keys = keys(id, wanted);
+        let mut owners = keys.iter().filter_map(|key| self.frontends.get(key));
+        if let Some(found) = owners.find_map(|index| self.adopted.remove(index)) {
+            self.insert(id, found);
+        }
+    }
+
+    fn insert(&mut self, id: &ServicePortId, installed: Installed) {
+        self.owners.insert(installed.index, id.clone());
+        self.services.insert(id.clone(), installed);
+    }
+
+    fn remove(&mut self, id: &ServicePortId) -> Option<Installed> {
+        let installed = self.services.remove(id)?;
+        self.owners.remove(&installed.index);
+        Some(installed)
+    }
+
+    /// What is installed at this service index.
+    pub(super) fn at(&mut self, index: u32) -> Option<&mut Installed> {
+        match self.owners.get(&index) {
+            Some(id) => self.services.get_mut(id),
+            None => self.adopted.get_mut(&index),
+        }
+    }
+
+    /// Makes the set of `id` as wanted, and notes what its frontends need.
+    fn install(
+        &mut self,
+        id: &ServicePortId,
+        wanted: &Wanted,
+        turnover: &mut Turnover,
+    ) -> Result<(), Shortage> {
+        let keys = keys(id, wanted);
+        let known = self.services.get(id).map(|installed| installed.frontends.clone());
+        let known = known.unwrap_or_default();
+        let new: Vec<FrontendKey> = keys.difference(&known).copied().collect();
+
+        let result = self.check_frontends(new.len(), turnover).and_then(|()| {
+            if !self.services.contains_key(id) {
+                let index = self.with_room(|writer| writer.pools.take_service())?;
+                let set = self.empty_set(index);
+                let installed = Installed { index, set, ..Installed::default() };
+                self.insert(id, installed);
+            }
+            self.with_room(|writer| {
+                let Installed { index, set, .. } =
+                    writer.services.get_mut(id).expect("inserted above");
+                set.update(*index, &wanted.backends, &mut writer.maps, &mut writer.pools)
+            })
+        });
+        match result {
+            Ok(()) => turnover.put.extend(new.into_iter().map(|key| (key, id.clone()))),
+            Err(_) => {
+                // Refused whole: what it has stays.
+                for key in known.difference(&keys) {
+                    turnover.drop.remove(key);
+                }
+                self.discard_unshown(id);
+            }
+        }
+        result
+    }
+
+    /// The set of a service index that no frontend leads to yet. Its runs may be left from an
+    /// agent that was killed before it wrote the frontends.
+    fn empty_set(&mut self, index: u32) -> Set {
+        let former = Run::from_word(self.maps.service(index).internal);
+        let none = Run { first: 0, count: 0, ..former };
+        self.maps.store_run(index, Side::Internal, none);
+        self.maps.store_run(index, Side::External, none);
+        Set { internal: none, external: none, ..Set::default() }
+    }
+
+    /// Gives the index of a service back that has never had a frontend.
+    fn discard_unshown(&mut self, id: &ServicePortId) {
+        if self.services.get(id).is_some_and(|installed| installed.frontends.is_empty()) {
+            if let Some(installed) = self.remove(id) {
+                self.pools.services.retire(installed.index);
+            }
+        }
+    }
+
+    /// Counts each new port twice, for the entry of its address.
+    fn check_frontends(&self, new: usize, turnover: &Turnover) -> Result<(), Shortage> {
+        let capacity = self.maps.capacity().frontends;
+        let taken = self.frontends.len() + 2 * turnover.put.len();
+        let free = (capacity as usize + turnover.drop.len()).saturating_sub(taken);
+        if 2 * new <= free {
+            return Ok(());
+        }
+        let free = u32::try_from(free).unwrap_or(capacity);
+        Err(Shortage { map: "FRONTENDS", needed: 2 * new, free, capacity })
+    }
+
+    /// Runs `attempt`; if entries do not suffice, again after a grace period, and again after
+    /// moving runs together.
+    fn with_room<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, Shortage>,
+    ) -> Result<T, Shortage> {
+        let shortage = match attempt(self) {
+            Err(shortage) => shortage,
+            done => return done,
+        };
+        if self.pools.has_limbo() && self.grace().is_ok() {
+            if let done @ Ok(_) = attempt(self) {
+                return done;
+            }
+        }
+        match u32::try_from(shortage.needed) {
+            Ok(length) if shortage.map == "RUNS" && self.make_room(length).is_ok() => attempt(self),
+            _ => Err(shortage),
+        }
+    }
+
+    /// Waits until no program reads what was given back, and sets it free.
+    pub(super) fn grace(&mut self) -> io::Result<()> {
+        self.maps.grace()?;
+        self.pools.reclaim();
+        self.freed = false;
+        Ok(())
+    }
+
+    /// Brings `FRONTENDS` in step, and empties the services that go.
+    fn turn_over(&mut self, mut turnover: Turnover, gone: Vec<Installed>, failures: &mut Failures) {
+        let inserts = self.move_frontends(&mut turnover, failures);
+        for mut installed in gone {
+            let emptied =
+                installed.set.update(installed.index, &[], &mut self.maps, &mut self.pools);
+            emptied.expect("an empty set needs no entries");
+            self.pools.services.retire(installed.index);
+        }
+        self.delete_frontends(&turnover.drop);
+        if inserts.is_empty() {
+            return;
+        }
+        if self.freed {
+            if let Err(error) = self.grace() {
+                let message = format!("cannot wait for running programs: {error}");
+                failures.extend(inserts.into_values().map(|id| (id, message.clone())));
+                return;
+            }
+        }
+        self.insert_frontends(inserts, failures);
+    }
+
+    /// Hands over frontends that one service gives up and another takes, each by one replacing
+    /// update, so that no client finds the address unserved. Returns the entries that are new.
+    fn move_frontends(
+        &mut self,
+        turnover: &mut Turnover,
+        failures: &mut Failures,
+    ) -> BTreeMap<FrontendKey, ServicePortId> {
+        let mut inserts = BTreeMap::new();
+        for (key, id) in std::mem::take(&mut turnover.put) {
+            let Some(&owner) = self.frontends.get(&key) else {
+                inserts.insert(key, id);
+                continue;
+            };
+            let given_up = turnover.drop.remove(&key);
+            if let Some(holder) = self.owners.get(&owner).filter(|_| !given_up) {
+                failures.insert(id, format!("{key:?} is a frontend of {}", holder.service));
+                continue;
+            }
+            if let Some(other) = self.at(owner) {
+                other.frontends.remove(&key);
+            }
+            self.put(key, &id, failures);
+        }
+        inserts
+    }
+
+    fn delete_frontends(&mut self, drop: &BTreeSet<FrontendKey>) {
+        for key in drop {
+            self.delete(key);
+            if !is_address(key) && self.only_address(key.address) {
+                self.delete(&FrontendKey::of_address(key.address));
+            }
+        }
+    }
+
+    fn insert_frontends(
+        &mut self,
+        inserts: BTreeMap<FrontendKey, ServicePortId>,
+        failures: &mut Failures,
+    ) {
+        for (key, id) in inserts {
+            if !self.put(key, &id, failures) {
+                continue;
+            }
+            // The ports come first: until the address is known, its other ports are merely
+            // unallocated.
+            let address = FrontendKey::of_address(key.address);
+            if !self.frontends.contains_key(&address) {
+                let entry = FrontendEntry::new(&address, FrontendKind::Address, 0);
+                match self.maps.put_frontend(&address, entry) {
+                    Ok(()) => drop(self.frontends.insert(address, 0)),
+                    Err(error) => drop(failures.insert(id, full(&error))),
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, key: FrontendKey, id: &ServicePortId, failures: &mut Failures) -> bool {
+        let Some(installed) = self.services.get_mut(id) else { return false };
+        let entry = FrontendEntry::new(&key, FrontendKind::Port, installed.index);
+        if let Err(error) = self.maps.put_frontend(&key, entry) {
+            failures.insert(id.clone(), full(&error));
+            return false;
+        }
+        installed.frontends.insert(key);
+        // A replaced element is freed, too.
+        self.freed |= self.frontends.insert(key, installed.index).is_some();
+        true
+    }
+
+    fn delete(&mut self, key: &FrontendKey) {
+        if self.maps.delete_frontend(key).is_err() {
+            self.undeleted.insert(*key);
+            return;
+        }
+        self.freed = true;
+        if let Some(installed) = self.frontends.remove(key).and_then(|owner| self.at(owner)) {
+            installed.frontends.remove(key);
+        }
+    }
+
+    /// Whether no port of this address is left.
+    fn only_address(&self, address: Address) -> bool {
+        let key = FrontendKey::of_address(address);
+        let mut ports = self.frontends.range(key..).skip_while(|(k, _)| **k == key);
+        self.frontends.contains_key(&key) && ports.next().is_none_or(|(k, _)| k.address != address)
+    }
+}
+
+/// The entries of `FRONTENDS` that are wanted for a service port.
+fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeSet<FrontendKey> {
+    let protocol = match id.protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+    };
+    let key = |address: std::net::IpAddr, port: u16| {
+        FrontendKey::new(address.into(), Port::new(port), protocol)
+    };
+    wanted.frontends.iter().map(|f| key(f.address, f.port)).collect()
+}
+
+/// Whether an entry stands for a ClusterIP itself.
+pub(super) fn is_address(key: &FrontendKey) -> bool {
+    *key == FrontendKey::of_address(key.address)
+}
+
+fn full(error: &io::Error) -> String {
+    format!("cannot write map FRONTENDS: {error}")
+}
