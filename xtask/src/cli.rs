@@ -1,0 +1,69 @@
+//! The commands, and what each of them needs before it starts.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{ebpf, lint, preflight, setup, userspace};
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "Everything a person runs to develop lb")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile the kernel programs
+    BuildEbpf {
+        /// Start from nothing, even if nothing changed
+        #[arg(long)]
+        force: bool,
+    },
+    /// Compile the kernel programs and the binary `lb`
+    Build {
+        /// With optimization
+        #[arg(long)]
+        release: bool,
+    },
+    /// Build lb, then run it: cargo xtask run -- <lb arguments>
+    Run {
+        /// Handed to lb
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Check format, lints, documentation and the rules of the source tree
+    Lint,
+    /// Run unit, property and end-to-end tests (needs root)
+    Test {
+        /// Handed to `cargo test`, such as a test's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+/// Runs the command given on the command line. A command that runs another program hands on its
+/// exit code.
+pub(crate) fn run() -> Result<ExitCode> {
+    match Cli::parse().command {
+        Command::BuildEbpf { force } => {
+            let object = ebpf::build(force)?;
+            println!("kernel programs: {}", object.display());
+        }
+        Command::Build { release } => {
+            let binary = userspace::build(release)?;
+            println!("binary: {}", binary.display());
+        }
+        Command::Run { arguments } => return userspace::run(&arguments),
+        Command::Lint => lint::run()?,
+        Command::Test { arguments } => {
+            preflight::kernel_and_privileges()?;
+            setup::install(&setup::for_namespaces())?;
+            userspace::test(&arguments)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

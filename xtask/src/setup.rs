@@ -1,0 +1,125 @@
+//! Installs what a command needs and the machine lacks: each thing once, said beforehand.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{preflight, progress, workspace};
+
+/// Something a command needs from the system.
+pub(crate) struct Need {
+    /// The Debian package that brings it.
+    package: String,
+    /// The program by which one knows that it is there; without one, the package is asked for.
+    program: Option<&'static str>,
+    why: &'static str,
+}
+
+impl Need {
+    fn program(program: &'static str, package: &str, why: &'static str) -> Self {
+        Self { package: package.to_owned(), program: Some(program), why }
+    }
+
+    fn package(package: String, why: &'static str) -> Self {
+        Self { package, program: None, why }
+    }
+
+    fn is_met(&self) -> bool {
+        match self.program {
+            Some(program) => workspace::which(program).is_some(),
+            None => is_installed(&self.package),
+        }
+    }
+}
+
+/// What builds and enters network namespaces.
+pub(crate) fn for_namespaces() -> Vec<Need> {
+    vec![
+        Need::program("ip", "iproute2", "makes network namespaces, devices and routes"),
+        Need::program("nsenter", "util-linux", "enters network namespaces"),
+    ]
+}
+
+/// The demo's real server and client. The `-core` packages hold the programs only; the full
+/// ones would start a server of the machine's own.
+pub(crate) fn for_demo() -> Vec<Need> {
+    let mut needs = for_namespaces();
+    needs.push(Need::program("mariadbd", "mariadb-server-core", "the demo's SQL server"));
+    needs.push(Need::program("mariadb", "mariadb-client-core", "the demo's SQL client"));
+    needs
+}
+
+/// Debian's compiler that can build for BPF: with the sources of `core`.
+pub(crate) fn for_debian_rust() -> Vec<Need> {
+    let compiles = "compiles the kernel programs";
+    let core = "the core library's source, compiled for BPF";
+    vec![
+        Need::package("rustc-web".to_owned(), compiles),
+        Need::package("rust-web-src".to_owned(), core),
+    ]
+}
+
+/// The clippy of Debian's compiler.
+pub(crate) fn for_debian_clippy() -> Vec<Need> {
+    vec![Need::package("rust-web-clippy".to_owned(), "checks the kernel programs")]
+}
+
+/// What bpf-linker is built from.
+pub(crate) fn for_linker(llvm: u32) -> Vec<Need> {
+    vec![
+        Need::package(format!("llvm-{llvm}-dev"), "bpf-linker is built on this LLVM"),
+        Need::program("c++", "g++", "bpf-linker links LLVM's C++"),
+    ]
+}
+
+/// Whether packages can be installed here at all.
+pub(crate) fn has_apt() -> bool {
+    workspace::which("apt-get").is_some() && workspace::which("dpkg-query").is_some()
+}
+
+/// Whether apt offers a package (or it is installed).
+pub(crate) fn is_available(package: &str) -> bool {
+    let policy = workspace::output(Command::new("apt-cache").args(["policy", package]));
+    policy.is_some_and(|text| text.contains("Candidate:") && !text.contains("Candidate: (none)"))
+}
+
+/// Installs what is missing of `needs`. Nothing missing: nothing done.
+pub(crate) fn install(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !need.is_met()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package.as_str()).collect();
+    let list = packages.join(" ");
+    if !has_apt() {
+        bail!("missing here: {list} (Debian's package names); install them, then try again");
+    }
+    if preflight::root().is_err() {
+        bail!("missing here: {list}; install them with `sudo apt-get install {list}`");
+    }
+    for need in &missing {
+        eprintln!("• needs {}: {}", need.package, need.why);
+    }
+    progress::run(apt_get().arg("update"), "fetching Debian's lists of packages", "10 s")?;
+    let estimate = format!("{} s", 10 * packages.len());
+    progress::run(
+        // What the user already has stays: a conflict is an error, not a removal.
+        apt_get().args(["install", "-y", "--no-install-recommends", "--no-remove"]).args(packages),
+        &format!("installing {list}"),
+        &estimate,
+    )
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // Another apt may be at work, as on a machine just started.
+        .args(["-q", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]);
+    command
+}
+
+fn is_installed(package: &str) -> bool {
+    let query = ["-W", "-f", "${db:Status-Status}", package];
+    workspace::output(Command::new("dpkg-query").args(query)).as_deref() == Some("installed")
+}
