@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{ebpf, lint, preflight, setup, userspace};
+use crate::{demo, ebpf, lint, preflight, setup, userspace};
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "Everything a person runs to develop lb")]
@@ -43,6 +43,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Show a Service at work between real servers in network namespaces (needs root)
+    Demo,
 }
 
 /// Runs the command given on the command line. A command that runs another program hands on its
@@ -63,6 +65,12 @@ pub(crate) fn run() -> Result<ExitCode> {
             preflight::kernel_and_privileges()?;
             setup::install(&setup::for_namespaces())?;
             userspace::test(&arguments)?;
+        }
+        Command::Demo => {
+            preflight::kernel_and_privileges()?;
+            setup::install(&setup::for_demo())?;
+            let lb = userspace::build(false)?;
+            demo::run(&lb)?;
         }
     }
     Ok(ExitCode::SUCCESS)

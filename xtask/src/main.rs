@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]
+mod demo;
+#[cfg(target_os = "linux")]
 mod ebpf;
 #[cfg(target_os = "linux")]
 mod lint;

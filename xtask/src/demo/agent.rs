@@ -1,0 +1,111 @@
+//! The agent under demonstration, and the command line that talks to it.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::process::{self, Process};
+use super::{narration, stage::Stage};
+
+/// How long the agent may take to load the kernel programs and to answer.
+const START: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const STOP: Duration = Duration::from_secs(10);
+
+/// A running agent that serves the stage's cgroup only.
+pub(super) struct Agent {
+    lb: PathBuf,
+    run_dir: PathBuf,
+    process: Process,
+}
+
+impl Agent {
+    /// Starts the agent, and waits until it answers.
+    pub(super) fn start(lb: &Path, stage: &Stage) -> Result<Self> {
+        let log = stage.folder.join("agent.log");
+        let output = fs::File::create(&log).context("cannot create the agent's log")?;
+        let mut command = Command::new(lb);
+        command
+            .arg("agent")
+            .args(places(stage))
+            .args(["--node-name", "demo"])
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().context("cannot share the agent's log")?)
+            .stderr(output);
+        narration::command("node", &command);
+        let process = Process::spawn(&mut command, "lb agent")?;
+        let run_dir = stage.folder.join("run");
+        let mut agent = Self { lb: lb.to_owned(), run_dir, process };
+        agent.wait_until_ready().context("the agent did not start")?;
+        narration::verified("the agent answers");
+        Ok(agent)
+    }
+
+    /// Runs a client command and shows it with its answer.
+    pub(super) fn lb(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.client(arguments);
+        narration::command("node", &command);
+        let answer = process::capture(&mut command)?;
+        narration::seen(&answer);
+        Ok(answer)
+    }
+
+    /// The first ClusterIP of a Service.
+    pub(super) fn cluster_ip(&self, service: &str) -> Result<IpAddr> {
+        let object = process::capture(&mut self.client(&["get", "svc", service, "-o", "json"]))?;
+        let object: serde_json::Value = serde_json::from_str(&object)
+            .with_context(|| format!("lb get svc {service} -o json gave no JSON: {object}"))?;
+        let address = object["spec"]["clusterIP"].as_str().unwrap_or_default();
+        address.parse().with_context(|| format!("Service {service} has no ClusterIP: {object}"))
+    }
+
+    /// Ends the agent, and undoes what it did to the node.
+    pub(super) fn stop(mut self, stage: &Stage) -> Result<()> {
+        println!("node $ kill -TERM <agent>");
+        let status = self.process.terminate(STOP)?;
+        if !status.success() {
+            bail!("the agent ended with {status} after SIGTERM");
+        }
+        let mut cleanup = Command::new(&self.lb);
+        cleanup.arg("cleanup").args(places(stage));
+        narration::command("node", &cleanup);
+        narration::seen(&process::capture(&mut cleanup)?);
+        Ok(())
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.lb);
+        command.args(arguments).arg("--run-dir").arg(&self.run_dir);
+        command
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            self.process.check_running()?;
+            match process::capture(&mut self.client(&["status"])) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => process::pause()?,
+            }
+        }
+    }
+}
+
+/// The agent's places, all of them the stage's own.
+fn places(stage: &Stage) -> Vec<String> {
+    let inside = |name: &str| stage.folder.join(name).display().to_string();
+    [
+        ("--state-dir", inside("state")),
+        ("--run-dir", inside("run")),
+        ("--bpffs", inside("bpf")),
+        ("--cgroup", stage.cgroup.display().to_string()),
+    ]
+    .into_iter()
+    .flat_map(|(flag, value)| [flag.to_owned(), value])
+    .collect()
+}

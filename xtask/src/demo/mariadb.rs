@@ -1,0 +1,151 @@
+//! Real SQL servers and clients in pods.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::pod::Pod;
+use super::process::{self, Process};
+use super::{narration, stage::Stage};
+use crate::workspace;
+
+/// How long a server may take to start, on a slow disk too.
+const START: Duration = Duration::from_secs(60);
+
+/// The least a server needs here; each starts in a fraction of a second.
+const SMALL: [&str; 4] = [
+    "--innodb-buffer-pool-size=8M",
+    "--innodb-log-file-size=4M",
+    "--performance-schema=OFF",
+    "--skip-name-resolve",
+];
+
+/// Makes servers: the data folder is filled once, and copied for each.
+pub(super) struct Servers {
+    folder: PathBuf,
+}
+
+impl Servers {
+    /// Fills the data folder.
+    pub(super) fn prepare(stage: &Stage) -> Result<Self> {
+        let folder = stage.folder.clone();
+        let mut install = Command::new("mariadb-install-db");
+        install
+            .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal"])
+            .args(["--skip-test-db", "--innodb-log-file-size=4M", "--skip-name-resolve"])
+            .arg(format!("--datadir={}", folder.join("template").display()));
+        process::capture(&mut install).context("cannot fill a data folder for MariaDB")?;
+        fs::write(folder.join("users.sql"), "CREATE USER IF NOT EXISTS 'demo'@'%';\n")
+            .context("cannot write users.sql")?;
+        Ok(Self { folder })
+    }
+
+    /// Starts a server in a pod, and waits until `client` gets an answer at the pod's address.
+    pub(super) fn start(&self, pod: &Pod, client: &Pod) -> Result<Server> {
+        let data = self.folder.join(format!("data-{}", pod.address));
+        let mut copy = Command::new("cp");
+        copy.args(["--archive", "--reflink=auto"]).arg(self.folder.join("template")).arg(&data);
+        process::capture(&mut copy).context("cannot copy the data folder")?;
+
+        let log = self.folder.join(format!("server-{}.log", pod.address));
+        let mut mariadbd = self.command(pod, &data)?;
+        let output = fs::File::create(&log).context("cannot create the server's log")?;
+        mariadbd
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().context("cannot share the server's log")?)
+            .stderr(output);
+        pod.place(&mut mariadbd)?;
+        let name = format!("the MariaDB server at {}", pod.address);
+        let mut server = Server { process: Process::spawn(&mut mariadbd, &name)?, data };
+        server.wait_until_ready(pod, client).with_context(|| {
+            format!("{name} did not start; the end of its log:\n{}", tail(&log, 15))
+        })?;
+        narration::verified(&format!("MariaDB runs in pod {}, at {}", pod.name, pod.address));
+        Ok(server)
+    }
+
+    fn command(&self, pod: &Pod, data: &Path) -> Result<Command> {
+        let program = workspace::which("mariadbd").context("the program mariadbd is missing")?;
+        let mut mariadbd = Command::new(program);
+        mariadbd
+            .args(["--no-defaults", "--user=root", "--skip-log-bin"])
+            .args(SMALL)
+            .arg(format!("--bind-address={}", pod.address))
+            .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--socket={}", data.join("mysqld.sock").display()))
+            .arg(format!("--pid-file={}", data.join("mysqld.pid").display()))
+            .arg(format!("--init-file={}", self.folder.join("users.sql").display()));
+        Ok(mariadbd)
+    }
+}
+
+/// A running server; dropping it ends it and removes its data.
+pub(super) struct Server {
+    process: Process,
+    data: PathBuf,
+}
+
+impl Server {
+    fn wait_until_ready(&mut self, pod: &Pod, client: &Pod) -> Result<()> {
+        let deadline = Instant::now() + START;
+        loop {
+            self.process.check_running()?;
+            match Answer::of(&mut query(&pod.address.to_string()), client) {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(_) => process::pause()?,
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Killed rather than asked: the data goes with it.
+        self.process.kill();
+        let _ = fs::remove_dir_all(&self.data);
+    }
+}
+
+/// A query by which one sees which server answers.
+pub(super) fn query(host: &str) -> Command {
+    let mut mariadb = Command::new("mariadb");
+    mariadb
+        .args(["--no-defaults", "--protocol=tcp", "--user=demo", "--connect-timeout=5"])
+        .args(["--batch", "--skip-column-names"])
+        .arg(format!("--host={host}"))
+        .arg("--execute=SELECT @@hostname, @@bind_address");
+    mariadb
+}
+
+/// Which server answered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Answer {
+    /// The host name of its pod.
+    pub(super) hostname: String,
+    /// The address it listens on.
+    pub(super) address: String,
+}
+
+impl Answer {
+    /// Runs a query in the client's pod.
+    pub(super) fn of(query: &mut Command, client: &Pod) -> Result<Self> {
+        client.place(query)?;
+        let row = process::capture(query)?;
+        let Some((hostname, address)) = row.trim().split_once('\t') else {
+            bail!("expected a host name and an address, the server answered {row:?}");
+        };
+        Ok(Self { hostname: hostname.to_owned(), address: address.to_owned() })
+    }
+}
+
+/// The last lines of a log.
+pub(super) fn tail(log: &Path, count: usize) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}

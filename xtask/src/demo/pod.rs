@@ -1,0 +1,66 @@
+//! A pod, as far as the demo needs one: a network namespace with one address, a cgroup, a host
+//! name – and the Pod object that tells lb about it.
+
+use std::fs::{File, OpenOptions};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// Where a process of the demo runs.
+#[derive(Clone)]
+pub(super) struct Pod {
+    /// Its name, which is its host name too.
+    pub(super) name: String,
+    /// Its address.
+    pub(super) address: Ipv4Addr,
+    /// The file that stands for its network namespace.
+    pub(super) namespace: PathBuf,
+    /// Its cgroup.
+    pub(super) cgroup: PathBuf,
+}
+
+impl Pod {
+    /// Lets a command start inside this pod.
+    pub(super) fn place(&self, command: &mut Command) -> Result<()> {
+        let namespace = File::open(&self.namespace)
+            .with_context(|| format!("cannot open {}", self.namespace.display()))?;
+        let members = self.cgroup.join("cgroup.procs");
+        let members = OpenOptions::new()
+            .write(true)
+            .open(&members)
+            .with_context(|| format!("cannot open {}", members.display()))?;
+        let hostname = self.name.clone();
+        let enter = move || {
+            // 0 stands for the process that writes.
+            rustix::io::write(&members, b"0")?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            // SAFETY: a UTS namespace holds the host name; no file or thread depends on it.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUTS)? };
+            Ok(rustix::system::sethostname(hostname.as_bytes())?)
+        };
+        // SAFETY: between fork and exec, `enter` makes async-signal-safe system calls on what was
+        // opened and allocated before.
+        unsafe { command.pre_exec(enter) };
+        Ok(())
+    }
+
+    /// The Pod object, ready, with this address.
+    pub(super) fn manifest(&self) -> String {
+        let Self { name, address, .. } = self;
+        format!(
+            "apiVersion: v1\n\
+             kind: Pod\n\
+             metadata: {{name: {name}, labels: {{app: mysql}}}}\n\
+             spec: {{containers: [{{name: mysql, image: mariadb, ports: [{{containerPort: 3306}}]}}]}}\n\
+             status:\n\
+             \x20 podIP: {address}\n\
+             \x20 podIPs: [{{ip: {address}}}]\n\
+             \x20 conditions: [{{type: Ready, status: 'True'}}]\n"
+        )
+    }
+}

@@ -1,0 +1,133 @@
+//! Processes of the demo. Each is in a process group of its own, so that Ctrl-C reaches only the
+//! demo itself, which then ends them in order; and each dies with the demo, should that be killed.
+
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+
+/// How long a command of the story may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// From now on SIGINT, SIGTERM and SIGHUP end the story at its next wait, as an error.
+pub(super) fn catch_interrupts() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&INTERRUPTED))
+            .context("cannot catch signals")?;
+    }
+    Ok(())
+}
+
+/// Waits a moment; an error if the user has asked to stop.
+pub(super) fn pause() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    thread::sleep(POLL);
+    Ok(())
+}
+
+/// Runs a short command to its end and returns what it wrote to standard output. Its failure is
+/// an error with what it wrote to standard error.
+pub(super) fn capture(command: &mut Command) -> Result<String> {
+    let program = command.get_program().display().to_string();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process::spawn(command, &program)?;
+    let stdout = reader(process.child.stdout.take());
+    let stderr = reader(process.child.stderr.take());
+    let status = process.wait(PATIENCE)?;
+    let (stdout, stderr) = (collect(stdout)?, collect(stderr)?);
+    if !status.success() {
+        bail!("{program} failed ({status}): {}{}", stdout.trim(), stderr.trim());
+    }
+    Ok(stdout)
+}
+
+/// A process that ends with its owner.
+pub(super) struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts a command; `name` is what messages call it.
+    pub(super) fn spawn(command: &mut Command, name: &str) -> Result<Self> {
+        command.process_group(0);
+        // SAFETY: between fork and exec only an async-signal-safe system call is made.
+        unsafe {
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        }
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { name: name.to_owned(), child })
+    }
+
+    /// An error if the process has ended.
+    pub(super) fn check_running(&mut self) -> Result<()> {
+        match self.child.try_wait().context("cannot ask for a child's state")? {
+            Some(status) => bail!("{} has ended ({status})", self.name),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks the process to end, and waits until it has.
+    pub(super) fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait(patience)
+    }
+
+    fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().context("cannot wait for a child")? {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                bail!("{} did not end within {} s", self.name, patience.as_secs());
+            }
+            pause()?;
+        }
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a child without a process id")?, signal)
+            .with_context(|| format!("cannot signal {}", self.name))
+    }
+
+    /// Ends the process at once. One that has ended is left alone.
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn reader<R: Read + Send + 'static>(pipe: Option<R>) -> JoinHandle<io::Result<Vec<u8>>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    })
+}
+
+fn collect(reader: JoinHandle<io::Result<Vec<u8>>>) -> Result<String> {
+    let bytes = reader.join().expect("the reader does not panic");
+    Ok(String::from_utf8_lossy(&bytes.context("cannot read a command's output")?).into_owned())
+}

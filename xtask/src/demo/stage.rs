@@ -1,0 +1,181 @@
+//! What the demo puts on the machine, and how it goes away again. Everything carries the demo's
+//! name, `lb-demo-<process id>`, so that a later demo can sweep up after one that was killed.
+//!
+//! The pods' network is a bridge in a namespace of its own: nothing is added to the machine's
+//! own namespace, and no route leads out.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::pod::Pod;
+use super::process;
+use crate::{preflight, workspace};
+
+const PREFIX: &str = "lb-demo-";
+const NAMESPACES: &str = "/run/netns";
+
+/// The demo's network, cgroup and folder; dropping it removes them.
+pub(super) struct Stage {
+    name: String,
+    /// The folder of everything the demo writes.
+    pub(super) folder: PathBuf,
+    /// The cgroup above all pods.
+    pub(super) cgroup: PathBuf,
+}
+
+impl Stage {
+    /// Removes what an earlier demo left behind, and sets up this one.
+    pub(super) fn set_up() -> Result<Self> {
+        let cgroups = preflight::cgroup2_root()?;
+        for name in abandoned(&cgroups) {
+            println!("removing what is left of {name}, whose process is gone");
+            remove(&name, &cgroups);
+        }
+        let name = format!("{PREFIX}{}", std::process::id());
+        let stage = Self { folder: folder(&name), cgroup: cgroups.join(&name), name };
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&stage.folder)
+            .with_context(|| format!("cannot create {}", stage.folder.display()))?;
+        fs::create_dir(&stage.cgroup)
+            .with_context(|| format!("cannot create {}", stage.cgroup.display()))?;
+        let network = stage.network();
+        ip(&["netns", "add", &network])?;
+        ip(&["-n", &network, "link", "add", "bridge", "type", "bridge"])?;
+        ip(&["-n", &network, "link", "set", "bridge", "up"])?;
+        Ok(stage)
+    }
+
+    /// Adds a pod to the network. `id` tells it from another pod of the same name.
+    pub(super) fn add_pod(&self, name: &str, id: u8) -> Result<Pod> {
+        let address = Ipv4Addr::new(10, 244, 0, id);
+        let (network, namespace) = (self.network(), format!("{}-pod-{id}", self.name));
+        let (port, subnet) = (format!("pod-{id}"), format!("{address}/24"));
+        ip(&["netns", "add", &namespace])?;
+        ip(&[
+            "-n", &network, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
+            &namespace,
+        ])?;
+        ip(&["-n", &network, "link", "set", &port, "master", "bridge", "up"])?;
+        ip(&["-n", &namespace, "address", "add", &subnet, "dev", "eth0"])?;
+        ip(&["-n", &namespace, "link", "set", "eth0", "up"])?;
+        ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
+
+        let cgroup = self.cgroup.join(format!("pod-{id}"));
+        fs::create_dir(&cgroup).with_context(|| format!("cannot create {}", cgroup.display()))?;
+        let namespace = Path::new(NAMESPACES).join(namespace);
+        Ok(Pod { name: name.to_owned(), address, namespace, cgroup })
+    }
+
+    fn network(&self) -> String {
+        format!("{}-net", self.name)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(cgroups) = self.cgroup.parent() {
+            remove(&self.name, cgroups);
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    let program = workspace::which("ip").context("the program ip is missing")?;
+    process::capture(Command::new(program).args(arguments))
+        .with_context(|| format!("ip {}", arguments.join(" ")))?;
+    Ok(())
+}
+
+fn folder(name: &str) -> PathBuf {
+    env::temp_dir().join(name)
+}
+
+/// Demos of which something is left, and whose process is not a running demo.
+fn abandoned(cgroups: &Path) -> BTreeSet<String> {
+    [Path::new(NAMESPACES), cgroups, &env::temp_dir()]
+        .into_iter()
+        .flat_map(names_in)
+        .filter_map(|name| {
+            let digits = name.strip_prefix(PREFIX)?.split('-').next()?.to_owned();
+            let pid: u32 = digits.parse().ok()?;
+            // A process id comes round again: only the same program counts.
+            let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let runs = pid != std::process::id() && program.trim() == "xtask";
+            (!runs).then(|| format!("{PREFIX}{digits}"))
+        })
+        .collect()
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Removes everything that carries a demo's name. What cannot be removed is named, and does not
+/// keep the rest from being removed.
+fn remove(name: &str, cgroups: &Path) {
+    remove_cgroup(&cgroups.join(name));
+    let of_this = format!("{name}-");
+    for namespace in names_in(Path::new(NAMESPACES)) {
+        if namespace.starts_with(&of_this) {
+            remove_namespace(&Path::new(NAMESPACES).join(namespace));
+        }
+    }
+    let folder = folder(name);
+    // The agent mounts a BPF file system of its own here; without one the call just fails.
+    let _ = unmount(folder.join("bpf"), UnmountFlags::DETACH);
+    complain(&folder, fs::remove_dir_all(&folder));
+}
+
+/// What `ip netns delete` does, without a process: this runs after an interruption too.
+fn remove_namespace(file: &Path) {
+    let _ = unmount(file, UnmountFlags::DETACH);
+    complain(file, fs::remove_file(file));
+}
+
+/// Ends every process in a demo's cgroup and below, and removes it, innermost first.
+fn remove_cgroup(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    for pid in members.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    // The kernel needs a moment until a killed process has left its cgroup.
+    let mut removed = fs::remove_dir(cgroup);
+    for _ in 0..100 {
+        match &removed {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                thread::sleep(Duration::from_millis(20));
+                removed = fs::remove_dir(cgroup);
+            }
+            Ok(()) | Err(_) => break,
+        }
+    }
+    complain(cgroup, removed);
+}
+
+fn complain(path: &Path, removed: io::Result<()>) {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            eprintln!("cannot remove {}: {error}", path.display());
+        }
+        Ok(()) | Err(_) => {}
+    }
+}

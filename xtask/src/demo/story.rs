@@ -1,0 +1,187 @@
+//! The story of the ClusterIP tutorial: one server behind a Service, the server replaced, then
+//! three of them. Each step shows what is done and what is seen, and checks it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::agent::Agent;
+use super::mariadb::{self, Answer, Server, Servers};
+use super::narration;
+use super::pod::Pod;
+use super::process;
+use super::stage::Stage;
+use crate::workspace;
+
+/// How soon a change must be seen by new connections.
+const SOON: Duration = Duration::from_secs(5);
+/// Queries over three servers. That one of them gets none by chance: once in 10¹⁰ runs.
+const QUERIES: usize = 60;
+
+/// Everybody on the stage. The order is that in which they leave it.
+struct Cast {
+    servers: Vec<Server>,
+    agent: Option<Agent>,
+    mariadb: Servers,
+    client: Pod,
+    stage: Stage,
+}
+
+/// Tells the story; an error if anything is not as told.
+pub(super) fn tell(lb: &Path) -> Result<()> {
+    narration::step("The stage: a network, a cgroup and a client of the demo's own");
+    let mut cast = Cast::enter()?;
+    let told = cast.play(lb);
+    if told.is_err() {
+        let log = mariadb::tail(&cast.stage.folder.join("agent.log"), 20);
+        eprintln!("\nthe story breaks off; the end of the agent's log:\n{log}");
+    }
+    told
+}
+
+impl Cast {
+    fn enter() -> Result<Self> {
+        let stage = Stage::set_up()?;
+        let client = stage.add_pod("client", 100)?;
+        let mariadb = Servers::prepare(&stage)?;
+        narration::verified(&format!(
+            "pod client at {}, with a route to pods and to nothing else",
+            client.address
+        ));
+        Ok(Self { servers: Vec::new(), agent: None, mariadb, client, stage })
+    }
+
+    fn play(&mut self, lb: &Path) -> Result<()> {
+        narration::step("The agent attaches to the demo's cgroup");
+        self.agent = Some(Agent::start(lb, &self.stage)?);
+
+        narration::step("A Service, and one pod behind it");
+        let first = self.start_server("mysql-1", 11)?;
+        self.apply_service()?;
+        self.apply_pod(&first)?;
+        let vip = self.agent()?.cluster_ip("mysql")?.to_string();
+        self.agent()?.lb(&["get", "svc"])?;
+        self.agent()?.lb(&["get", "pods", "-o", "wide"])?;
+        self.expect_answer_from(&vip, &first)?;
+
+        narration::step("The pod is replaced by one with another address");
+        let second = self.start_server("mysql-1", 21)?;
+        self.apply_pod(&second)?;
+        drop(self.servers.remove(0));
+        narration::verified(&format!("the server at {} is gone", first.address));
+        self.expect_answer_from(&vip, &second)?;
+        self.expect_same_cluster_ip(&vip)?;
+
+        narration::step("Three replicas");
+        let mut replicas = vec![second];
+        for (name, id) in [("mysql-2", 22), ("mysql-3", 23)] {
+            let replica = self.start_server(name, id)?;
+            self.apply_pod(&replica)?;
+            replicas.push(replica);
+        }
+        self.agent()?.lb(&["get", "endpointslices"])?;
+        self.expect_spread(&vip, &replicas)?;
+
+        narration::step("The node is left as it was");
+        let agent = self.agent.take().context("the agent runs")?;
+        agent.stop(&self.stage)?;
+        self.expect_silence(&vip)
+    }
+
+    fn agent(&self) -> Result<&Agent> {
+        self.agent.as_ref().context("the agent does not run")
+    }
+
+    fn start_server(&mut self, name: &str, id: u8) -> Result<Pod> {
+        let pod = self.stage.add_pod(name, id)?;
+        self.servers.push(self.mariadb.start(&pod, &self.client)?);
+        Ok(pod)
+    }
+
+    fn apply_service(&self) -> Result<()> {
+        let example = workspace::root().join("examples").join("mysql.yaml");
+        let manifest = fs::read_to_string(&example)
+            .with_context(|| format!("cannot read {}", example.display()))?;
+        self.apply("service.yaml", &manifest)
+    }
+
+    fn apply_pod(&self, pod: &Pod) -> Result<()> {
+        self.apply(&format!("{}.yaml", pod.name), &pod.manifest())
+    }
+
+    fn apply(&self, file: &str, manifest: &str) -> Result<()> {
+        let file = self.stage.folder.join(file);
+        fs::write(&file, manifest).with_context(|| format!("cannot write {}", file.display()))?;
+        narration::seen(manifest);
+        self.agent()?.lb(&["apply", "-f", &file.display().to_string()])?;
+        Ok(())
+    }
+
+    fn expect_answer_from(&self, vip: &str, pod: &Pod) -> Result<()> {
+        let mut query = mariadb::query(vip);
+        narration::command(&self.client.name, &query);
+        let expected = Answer { hostname: pod.name.clone(), address: pod.address.to_string() };
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = Answer::of(&mut query, &self.client);
+            match answer {
+                Ok(answer) if answer == expected => break,
+                Ok(answer) if Instant::now() >= deadline => {
+                    bail!("{vip} should be answered by {expected:?}, but was by {answer:?}")
+                }
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error).with_context(|| format!("no answer through {vip}"));
+                }
+                Ok(_) | Err(_) => process::pause()?,
+            }
+            query = mariadb::query(vip);
+        }
+        narration::seen(&format!("{}\t{}", expected.hostname, expected.address));
+        narration::verified(&format!("the server at {} answers through {vip}", pod.address));
+        Ok(())
+    }
+
+    fn expect_same_cluster_ip(&self, vip: &str) -> Result<()> {
+        let now = self.agent()?.cluster_ip("mysql")?.to_string();
+        if now != vip {
+            bail!("the ClusterIP changed from {vip} to {now}");
+        }
+        narration::verified(&format!("the ClusterIP is still {vip}"));
+        Ok(())
+    }
+
+    fn expect_spread(&self, vip: &str, replicas: &[Pod]) -> Result<()> {
+        narration::command(&self.client.name, &mariadb::query(vip));
+        let mut counts: BTreeMap<Answer, usize> = BTreeMap::new();
+        for number in 1..=QUERIES {
+            let answer = Answer::of(&mut mariadb::query(vip), &self.client)
+                .with_context(|| format!("query {number} of {QUERIES} through {vip}"))?;
+            *counts.entry(answer).or_default() += 1;
+        }
+        println!("    … {QUERIES} times:");
+        for (answer, count) in &counts {
+            println!("    {:<10} {:<14} {count:>3}", answer.hostname, answer.address);
+        }
+        let answered: Vec<&str> = counts.keys().map(|answer| answer.address.as_str()).collect();
+        let expected: Vec<String> = replicas.iter().map(|pod| pod.address.to_string()).collect();
+        if answered != expected {
+            bail!("{expected:?} should have answered, and {answered:?} did");
+        }
+        narration::verified(&format!("all {} servers answer", replicas.len()));
+        Ok(())
+    }
+
+    fn expect_silence(&self, vip: &str) -> Result<()> {
+        let mut query = mariadb::query(vip);
+        narration::command(&self.client.name, &query);
+        match Answer::of(&mut query, &self.client) {
+            Ok(answer) => bail!("{vip} still reaches {answer:?} after lb cleanup"),
+            Err(error) => narration::seen(&format!("{error:#}")),
+        }
+        narration::verified(&format!("{vip} means nothing any more"));
+        Ok(())
+    }
+}
