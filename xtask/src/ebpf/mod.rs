@@ -28,7 +28,7 @@ pub(crate) fn build(force: bool) -> Result<PathBuf> {
     }
     let (toolchain, linker) = prepare()?;
     let mut cargo = toolchain.cargo();
-    cargo.args(["build", "--quiet"]);
+    cargo.arg("build");
     workspace::run(&mut for_bpf(cargo, &linker), "compiling the kernel programs")?;
 
     let built = target_dir().join(TARGET).join("release").join("lb-ebpf");
