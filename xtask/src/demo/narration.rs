@@ -1,5 +1,6 @@
 //! How the demo speaks: steps, the commands as run, what they answered, what that proves.
 
+use std::path::Path;
 use std::process::Command;
 
 /// Opens a step of the story.
@@ -9,7 +10,8 @@ pub(super) fn step(title: &str) {
 
 /// A command, as a person would type it; `place` says where it runs.
 pub(super) fn command(place: &str, command: &Command) {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args());
     let line: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
     println!("{place} $ {}", line.join(" "));
 }

@@ -88,6 +88,7 @@ impl Cast {
         narration::step("The node is left as it was");
         let agent = self.agent.take().context("the agent runs")?;
         agent.stop(&self.stage)?;
+        self.expect_no_mount()?;
         self.expect_silence(&vip)
     }
 
@@ -171,6 +172,17 @@ impl Cast {
             bail!("{expected:?} should have answered, and {answered:?} did");
         }
         narration::verified(&format!("all {} servers answer", replicas.len()));
+        Ok(())
+    }
+
+    /// The agent had mounted a BPF file system for its maps and programs.
+    fn expect_no_mount(&self) -> Result<()> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read mountinfo")?;
+        let folder = self.stage.folder.display().to_string();
+        if let Some(mount) = mounts.lines().find(|line| line.contains(&folder)) {
+            bail!("lb cleanup left this mount: {mount}");
+        }
+        narration::verified("no program, map or mount of lb is left");
         Ok(())
     }
 
