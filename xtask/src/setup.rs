@@ -13,15 +13,17 @@ pub(crate) struct Need {
     /// The program by which one knows that it is there; without one, the package is asked for.
     program: Option<&'static str>,
     why: &'static str,
+    /// Roughly how long it takes to install, with what it depends on.
+    seconds: u32,
 }
 
 impl Need {
-    fn program(program: &'static str, package: &str, why: &'static str) -> Self {
-        Self { package: package.to_owned(), program: Some(program), why }
+    fn program(program: &'static str, package: &str, seconds: u32, why: &'static str) -> Self {
+        Self { package: package.to_owned(), program: Some(program), why, seconds }
     }
 
-    fn package(package: String, why: &'static str) -> Self {
-        Self { package, program: None, why }
+    fn package(package: &str, seconds: u32, why: &'static str) -> Self {
+        Self { package: package.to_owned(), program: None, why, seconds }
     }
 
     fn is_met(&self) -> bool {
@@ -35,8 +37,8 @@ impl Need {
 /// What builds and enters network namespaces.
 pub(crate) fn for_namespaces() -> Vec<Need> {
     vec![
-        Need::program("ip", "iproute2", "makes network namespaces, devices and routes"),
-        Need::program("nsenter", "util-linux", "enters network namespaces"),
+        Need::program("ip", "iproute2", 10, "makes network namespaces, devices and routes"),
+        Need::program("nsenter", "util-linux", 10, "enters network namespaces"),
     ]
 }
 
@@ -44,31 +46,29 @@ pub(crate) fn for_namespaces() -> Vec<Need> {
 /// ones would start a server of the machine's own.
 pub(crate) fn for_demo() -> Vec<Need> {
     let mut needs = for_namespaces();
-    needs.push(Need::program("mariadbd", "mariadb-server-core", "the demo's SQL server"));
-    needs.push(Need::program("mariadb", "mariadb-client-core", "the demo's SQL client"));
+    needs.push(Need::program("mariadbd", "mariadb-server-core", 20, "the demo's SQL server"));
+    needs.push(Need::program("mariadb", "mariadb-client-core", 10, "the demo's SQL client"));
     needs
 }
 
 /// Debian's compiler that can build for BPF: with the sources of `core`.
 pub(crate) fn for_debian_rust() -> Vec<Need> {
-    let compiles = "compiles the kernel programs";
-    let core = "the core library's source, compiled for BPF";
     vec![
-        Need::package("rustc-web".to_owned(), compiles),
-        Need::package("rust-web-src".to_owned(), core),
+        Need::package("rustc-web", 40, "compiles the kernel programs"),
+        Need::package("rust-web-src", 30, "the core library's source, compiled for BPF"),
     ]
 }
 
 /// The clippy of Debian's compiler.
 pub(crate) fn for_debian_clippy() -> Vec<Need> {
-    vec![Need::package("rust-web-clippy".to_owned(), "checks the kernel programs")]
+    vec![Need::package("rust-web-clippy", 10, "checks the kernel programs")]
 }
 
 /// What bpf-linker is built from.
 pub(crate) fn for_linker(llvm: u32) -> Vec<Need> {
     vec![
-        Need::package(format!("llvm-{llvm}-dev"), "bpf-linker is built on this LLVM"),
-        Need::program("c++", "g++", "bpf-linker links LLVM's C++"),
+        Need::package(&format!("llvm-{llvm}-dev"), 60, "bpf-linker is built on this LLVM"),
+        Need::program("c++", "g++", 20, "bpf-linker links LLVM's C++"),
     ]
 }
 
@@ -101,12 +101,12 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
         eprintln!("• needs {}: {}", need.package, need.why);
     }
     progress::run(apt_get().arg("update"), "fetching Debian's lists of packages", "10 s")?;
-    let estimate = format!("{} s", 10 * packages.len());
+    let seconds: u32 = missing.iter().map(|need| need.seconds).sum();
     progress::run(
         // What the user already has stays: a conflict is an error, not a removal.
         apt_get().args(["install", "-y", "--no-install-recommends", "--no-remove"]).args(packages),
         &format!("installing {list}"),
-        &estimate,
+        &format!("{seconds} s"),
     )
 }
 

@@ -68,17 +68,14 @@ impl Toolchain {
                 rustup.current_dir(workspace::root()).args(["run", "nightly", "cargo"]);
                 rustup
             }
-            Kind::Debian => {
-                let mut cargo = workspace::cargo();
-                cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
-                cargo
-            }
+            Kind::Debian => workspace::cargo(),
         };
-        for outer in ["RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS"] {
-            cargo.env_remove(outer);
+        // What the user set for the host's compiler is not meant for this one.
+        for variable in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+            cargo.env_remove(variable);
         }
-        if self.kind == Kind::Nightly {
-            cargo.env_remove("RUSTC");
+        if self.kind == Kind::Debian {
+            cargo.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
         }
         cargo
     }
