@@ -21,7 +21,10 @@ pub(crate) fn kernel_and_privileges() -> Result<()> {
 /// Fails unless run by root.
 pub(crate) fn root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("this command needs root (network namespaces, BPF, packages): run it with sudo -E");
+        bail!(
+            "this command needs root (for network namespaces, BPF and packages): \
+             run it as root, or with sudo -E env \"PATH=$PATH\" before it"
+        );
     }
     Ok(())
 }
