@@ -54,8 +54,8 @@ pub(crate) fn for_demo() -> Vec<Need> {
 /// Debian's compiler that can build for BPF: with the sources of `core`.
 pub(crate) fn for_debian_rust() -> Vec<Need> {
     vec![
-        Need::package("rustc-web", 40, "compiles the kernel programs"),
-        Need::package("rust-web-src", 30, "the core library's source, compiled for BPF"),
+        Need::package("rustc-web", 60, "compiles the kernel programs"),
+        Need::package("rust-web-src", 40, "the core library's source, compiled for BPF"),
     ]
 }
 

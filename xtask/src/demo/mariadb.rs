@@ -36,6 +36,8 @@ impl Servers {
         install
             .args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal"])
             .args(["--skip-test-db", "--innodb-log-file-size=4M", "--skip-name-resolve"])
+            // Or it refuses a machine that cannot look up its own name.
+            .arg("--force")
             .arg(format!("--datadir={}", folder.join("template").display()));
         process::capture(&mut install).context("cannot fill a data folder for MariaDB")?;
         fs::write(folder.join("users.sql"), "CREATE USER IF NOT EXISTS 'demo'@'%';\n")
