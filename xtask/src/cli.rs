@@ -29,7 +29,7 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Build lb, then run it: cargo xtask run -- <lb arguments>
+    /// Build lb, then run it: `cargo xtask run -- <lb arguments>`
     Run {
         /// Handed to lb
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
