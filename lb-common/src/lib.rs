@@ -7,5 +7,10 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "sim")]
+extern crate alloc;
+
 pub mod abi;
 pub mod path;
+#[cfg(feature = "sim")]
+pub mod sim;

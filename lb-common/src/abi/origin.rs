@@ -89,8 +89,7 @@ impl Peers {
         let found = &raw mut self.found;
         // SAFETY: a field of our own, to which no reference exists.
         unsafe { found.write_volatile(u32::MAX) };
-        let mut index = 0;
-        for peer in &self.list {
+        for (index, peer) in (0..).zip(&self.list) {
             if index >= self.count {
                 break;
             }
@@ -98,7 +97,6 @@ impl Peers {
                 // SAFETY: as above.
                 unsafe { found.write_volatile(index) };
             }
-            index += 1;
         }
         // SAFETY: as above.
         MAX_FURTHER_PEERS.min(unsafe { found.read_volatile() } as usize)

@@ -45,6 +45,10 @@ impl Run {
 
     /// The inverse of [`Self::to_word`].
     #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the parts of the word fit by construction"
+    )]
     pub const fn from_word(word: u64) -> Self {
         Self {
             first: (word & (Self::MAX_SLOTS as u64 - 1)) as u32,

@@ -100,12 +100,17 @@ counted! {
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = (Operation::ALL.len() * Reason::ALL.len()) as u32;
+pub const COUNTERS: u32 = OPERATIONS * REASONS;
+
+#[expect(clippy::cast_possible_truncation, reason = "a handful")]
+const OPERATIONS: u32 = Operation::ALL.len() as u32;
+#[expect(clippy::cast_possible_truncation, reason = "a handful")]
+const REASONS: u32 = Reason::ALL.len() as u32;
 
 /// Where the counter of this pair stands.
 #[inline(always)]
 pub const fn counter_index(operation: Operation, reason: Reason) -> u32 {
-    (operation as usize * Reason::ALL.len() + reason as usize) as u32
+    operation as u32 * REASONS + reason as u32
 }
 
 impl Reason {

@@ -42,7 +42,8 @@ impl<M: Maps> Writer<M> {
     /// Every run that holds slots, in order of its first.
     fn placed(&self) -> Vec<Placed> {
         let mut runs = Vec::new();
-        for installed in self.services.values().chain(self.adopted.values()) {
+        let present = self.services.values().chain(self.adopted.values());
+        for installed in present.chain(self.departing.values()) {
             let (index, set) = (installed.index, &installed.set);
             if set.internal == set.external {
                 runs.push(Placed { index, run: set.internal, internal: true, external: true });

@@ -8,10 +8,14 @@ mod kernel;
 mod load;
 mod log;
 mod maps;
+#[cfg(test)]
+mod model;
 mod pools;
 mod set;
 mod shared;
 mod syscall;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::BTreeMap;

@@ -24,6 +24,8 @@ pub(super) struct Writer<M> {
     owners: BTreeMap<u32, ServicePortId>,
     /// Found in the maps at start and wanted by nobody yet; by service index.
     pub(super) adopted: BTreeMap<u32, Installed>,
+    /// Going in the present batch, not yet emptied.
+    pub(super) departing: BTreeMap<u32, Installed>,
     /// Every entry of `FRONTENDS`; the service index, which means nothing for an address.
     pub(super) frontends: BTreeMap<FrontendKey, u32>,
     /// What could not be done; tried again with every batch.
@@ -47,6 +49,8 @@ pub(super) struct Installed {
 #[derive(Debug, Default)]
 struct Turnover {
     put: BTreeMap<FrontendKey, ServicePortId>,
+    /// Addresses that need an entry of their own.
+    addresses: BTreeMap<FrontendKey, ServicePortId>,
     drop: BTreeSet<FrontendKey>,
 }
 
@@ -62,6 +66,7 @@ impl<M: Maps> Writer<M> {
             services: BTreeMap::new(),
             owners: BTreeMap::new(),
             adopted: BTreeMap::new(),
+            departing: BTreeMap::new(),
             frontends: BTreeMap::new(),
             unfinished: BTreeMap::new(),
             undeleted: BTreeSet::new(),
@@ -77,7 +82,7 @@ impl<M: Maps> Writer<M> {
             earlier.into_iter().map(|(id, (wanted, _))| (id, wanted)).collect();
         batch.extend(changes);
 
-        let (gone, mut turnover) = self.departures(&batch);
+        let mut turnover = self.departures(&batch);
         let mut failures = Failures::new();
         for (id, wanted) in &batch {
             if let Some(wanted) = wanted {
@@ -86,7 +91,7 @@ impl<M: Maps> Writer<M> {
                 }
             }
         }
-        self.turn_over(turnover, gone, &mut failures);
+        self.turn_over(turnover, &mut failures);
 
         for (id, message) in failures {
             let wanted = batch.remove(&id).flatten();
@@ -100,7 +105,7 @@ impl<M: Maps> Writer<M> {
 
     /// Removes what an earlier agent left and nobody has wanted since.
     pub(super) fn prune(&mut self) {
-        let gone: Vec<Installed> = std::mem::take(&mut self.adopted).into_values().collect();
+        self.departing = std::mem::take(&mut self.adopted);
         let stale = self.frontends.iter().filter(|(key, index)| {
             if is_address(key) {
                 self.only_address(key.address)
@@ -110,15 +115,11 @@ impl<M: Maps> Writer<M> {
         });
         let drop = stale.map(|(key, _)| *key).collect();
         let turnover = Turnover { drop, ..Turnover::default() };
-        self.turn_over(turnover, gone, &mut Failures::new());
+        self.turn_over(turnover, &mut Failures::new());
     }
 
     /// The service ports that a batch takes away, and the frontends that it takes from any.
-    fn departures(
-        &mut self,
-        batch: &BTreeMap<ServicePortId, Option<Wanted>>,
-    ) -> (Vec<Installed>, Turnover) {
-        let mut gone = Vec::new();
+    fn departures(&mut self, batch: &BTreeMap<ServicePortId, Option<Wanted>>) -> Turnover {
         let mut turnover =
             Turnover { drop: std::mem::take(&mut self.undeleted), ..Turnover::default() };
         for (id, wanted) in batch {
@@ -126,28 +127,39 @@ impl<M: Maps> Writer<M> {
                 None => {
                     if let Some(installed) = self.remove(id) {
                         turnover.drop.extend(&installed.frontends);
-                        gone.push(installed);
+                        self.departing.insert(installed.index, installed);
                     }
                 }
                 Some(wanted) => {
                     self.take_over(id, wanted);
                     if let Some(installed) = self.services.get(id) {
-                        turnover.drop.extend(installed.frontends.difference(&keys(id, wanted)));
+                        let keys = keys(id, wanted);
+                        turnover.drop.extend(installed.frontends.difference(&keys));
+                        // A delete that failed may be wanted again by now.
+                        for key in installed.frontends.intersection(&keys) {
+                            turnover.drop.remove(key);
+                        }
                     }
                 }
             }
         }
-        (gone, turnover)
+        turnover
     }
 
-    /// Takes over what the maps hold for `id` since before this agent started.
+    /// Takes over what the maps hold for `id` since before this agent started. Not what has a
+    /// frontend that `id` does not want: that may be left of another Service, whose clients must not
+    /// be sent here.
     fn take_over(&mut self, id: &ServicePortId, wanted: &Wanted) {
         if self.services.contains_key(id) || self.adopted.is_empty() {
             return;
         }
         let keys = keys(id, wanted);
-        let mut owners = keys.iter().filter_map(|key| self.frontends.get(key));
-        if let Some(found) = owners.find_map(|index| self.adopted.remove(index)) {
+        let owners: BTreeSet<u32> =
+            keys.iter().filter_map(|key| self.frontends.get(key)).copied().collect();
+        let ours =
+            |index: &u32| self.adopted.get(index).is_some_and(|a| a.frontends.is_subset(&keys));
+        let found = owners.into_iter().find(ours).and_then(|index| self.adopted.remove(&index));
+        if let Some(found) = found {
             self.insert(id, found);
         }
     }
@@ -167,7 +179,7 @@ impl<M: Maps> Writer<M> {
     pub(super) fn at(&mut self, index: u32) -> Option<&mut Installed> {
         match self.owners.get(&index) {
             Some(id) => self.services.get_mut(id),
-            None => self.adopted.get_mut(&index),
+            None => self.adopted.get_mut(&index).or_else(|| self.departing.get_mut(&index)),
         }
     }
 
@@ -197,7 +209,13 @@ impl<M: Maps> Writer<M> {
             })
         });
         match result {
-            Ok(()) => turnover.put.extend(new.into_iter().map(|key| (key, id.clone()))),
+            Ok(()) => {
+                let address = |key: &FrontendKey| FrontendKey::of_address(key.address);
+                let addresses = keys.iter().map(address);
+                let missing = addresses.filter(|key| !self.frontends.contains_key(key));
+                turnover.addresses.extend(missing.map(|key| (key, id.clone())));
+                turnover.put.extend(new.into_iter().map(|key| (key, id.clone())));
+            }
             Err(_) => {
                 // Refused whole: what it has stays.
                 for key in known.difference(&keys) {
@@ -270,26 +288,27 @@ impl<M: Maps> Writer<M> {
     }
 
     /// Brings `FRONTENDS` in step, and empties the services that go.
-    fn turn_over(&mut self, mut turnover: Turnover, gone: Vec<Installed>, failures: &mut Failures) {
+    fn turn_over(&mut self, mut turnover: Turnover, failures: &mut Failures) {
         let inserts = self.move_frontends(&mut turnover, failures);
-        for mut installed in gone {
+        for mut installed in std::mem::take(&mut self.departing).into_values() {
             let emptied =
                 installed.set.update(installed.index, &[], &mut self.maps, &mut self.pools);
             emptied.expect("an empty set needs no entries");
             self.pools.services.retire(installed.index);
         }
         self.delete_frontends(&turnover.drop);
-        if inserts.is_empty() {
+        if inserts.is_empty() && turnover.addresses.is_empty() {
             return;
         }
         if self.freed {
             if let Err(error) = self.grace() {
                 let message = format!("cannot wait for running programs: {error}");
-                failures.extend(inserts.into_values().map(|id| (id, message.clone())));
+                let waiting = inserts.into_values().chain(turnover.addresses.into_values());
+                failures.extend(waiting.map(|id| (id, message.clone())));
                 return;
             }
         }
-        self.insert_frontends(inserts, failures);
+        self.insert_frontends(inserts, turnover.addresses, failures);
     }
 
     /// Hands over frontends that one service gives up and another takes, each by one replacing
@@ -310,41 +329,41 @@ impl<M: Maps> Writer<M> {
                 failures.insert(id, format!("{key:?} is a frontend of {}", holder.service));
                 continue;
             }
-            if let Some(other) = self.at(owner) {
+            if !self.put(key, &id, failures) {
+                self.undeleted.insert(key);
+            } else if let Some(other) = self.at(owner) {
                 other.frontends.remove(&key);
             }
-            self.put(key, &id, failures);
         }
         inserts
     }
 
     fn delete_frontends(&mut self, drop: &BTreeSet<FrontendKey>) {
-        for key in drop {
+        for key in drop.iter().filter(|key| !is_address(key)) {
             self.delete(key);
-            if !is_address(key) && self.only_address(key.address) {
-                self.delete(&FrontendKey::of_address(key.address));
+        }
+        for address in drop.iter().map(|key| key.address) {
+            if self.only_address(address) {
+                self.delete(&FrontendKey::of_address(address));
             }
         }
     }
 
+    /// Ports come first: until the address is known, its other ports are merely unallocated.
     fn insert_frontends(
         &mut self,
-        inserts: BTreeMap<FrontendKey, ServicePortId>,
+        ports: BTreeMap<FrontendKey, ServicePortId>,
+        addresses: BTreeMap<FrontendKey, ServicePortId>,
         failures: &mut Failures,
     ) {
-        for (key, id) in inserts {
-            if !self.put(key, &id, failures) {
-                continue;
-            }
-            // The ports come first: until the address is known, its other ports are merely
-            // unallocated.
-            let address = FrontendKey::of_address(key.address);
-            if !self.frontends.contains_key(&address) {
-                let entry = FrontendEntry::new(&address, FrontendKind::Address, 0);
-                match self.maps.put_frontend(&address, entry) {
-                    Ok(()) => drop(self.frontends.insert(address, 0)),
-                    Err(error) => drop(failures.insert(id, full(&error))),
-                }
+        for (key, id) in ports {
+            self.put(key, &id, failures);
+        }
+        for (key, id) in addresses {
+            let entry = FrontendEntry::new(&key, FrontendKind::Address, 0);
+            match self.maps.put_frontend(&key, entry) {
+                Ok(()) => self.frontends.extend([(key, 0)]),
+                Err(error) => failures.extend([(id, full(&error))]),
             }
         }
     }

@@ -1,0 +1,357 @@
+//! The update protocol against the model: every prefix of every batch is legal, failed calls are
+//! repaired, and a new agent goes on from wherever the old one died.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use lb_common::abi::{Address, FrontendKey, FrontendKind as EntryKind, Port, protocol};
+use proptest::prelude::*;
+
+use super::maps::Capacity;
+use super::model::{Allowed, Model};
+use super::set::Endpoint;
+use super::writer::Writer;
+use crate::object::{Key, Kind};
+use crate::plan::{Backend, Family, Frontend, FrontendKind, Protocol, ServicePortId, Wanted};
+
+/// Small enough that every pool runs short within a few batches.
+const SMALL: Capacity = Capacity { frontends: 16, services: 4, slots: 14, backends: 12 };
+const AMPLE: Capacity = Capacity { frontends: 64, services: 16, slots: 256, backends: 256 };
+
+/// The wanted state of a test: for each service its frontends' last octets and its backends.
+type State = BTreeMap<ServicePortId, Wanted>;
+
+fn id(n: u16) -> ServicePortId {
+    ServicePortId {
+        service: Key::new(Kind::Service, "default", &format!("s{n}")),
+        family: Family::V4,
+        protocol: Protocol::Tcp,
+        port: 80,
+    }
+}
+
+fn wanted(vips: &[u8], pods: &[u8]) -> Wanted {
+    let frontend = |&n: &u8| Frontend {
+        address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, n)),
+        port: 80,
+        kind: FrontendKind::ClusterIp,
+    };
+    let backend = |&n: &u8| Backend {
+        address: IpAddr::V4(Ipv4Addr::new(10, 244, 0, n)),
+        port: 8080,
+        // A pod with a high number drains: it has an entry and is selected for nobody.
+        internal: n < 200,
+        external: n < 100,
+    };
+    Wanted {
+        frontends: vips.iter().map(frontend).collect(),
+        backends: pods.iter().map(backend).collect(),
+        ..Wanted::default()
+    }
+}
+
+fn key(n: u8) -> FrontendKey {
+    let address = Address::from(IpAddr::V4(Ipv4Addr::new(10, 96, 0, n)));
+    FrontendKey::new(address, Port::new(80), protocol::TCP)
+}
+
+fn pods(numbers: &[u8]) -> BTreeSet<Endpoint> {
+    let endpoint = |&n: &u8| (IpAddr::V4(Ipv4Addr::new(10, 244, 0, n)).into(), Port::new(8080));
+    numbers.iter().map(endpoint).collect()
+}
+
+/// The endpoints that clients of a service port may get.
+fn selected(wanted: &Wanted) -> impl Iterator<Item = Endpoint> + '_ {
+    let selected = wanted.backends.iter().filter(|backend| backend.internal);
+    selected.map(|backend| (backend.address.into(), Port::new(backend.port)))
+}
+
+fn frontends(wanted: &Wanted) -> impl Iterator<Item = FrontendKey> + '_ {
+    wanted.frontends.iter().map(|frontend| {
+        FrontendKey::new(frontend.address.into(), Port::new(frontend.port), protocol::TCP)
+    })
+}
+
+/// What every frontend should lead to in this state.
+fn expected(state: &State) -> Allowed {
+    let entries = |wanted| frontends(wanted).map(move |key| (key, selected(wanted).collect()));
+    state.values().flat_map(entries).collect()
+}
+
+/// Tells the model what may be seen while `from` becomes `to`: a frontend leads to whatever is in
+/// the set, old or new, of a service that has it, before or after.
+fn announce(model: &mut Model, from: &State, to: &State) {
+    model.announced.clear();
+    for (id, wanted) in from.iter().chain(to) {
+        for key in frontends(wanted) {
+            let sets = [from, to].into_iter().filter_map(|state| state.get(id));
+            let endpoints: BTreeSet<Endpoint> = sets.flat_map(selected).collect();
+            model.announced.entry(key).or_default().extend(&endpoints);
+            model.allowed.entry(key).or_default().extend(&endpoints);
+        }
+    }
+    // Also in a service that a frontend leaves: its set may have become empty a moment before.
+    let populated = |state: &State, key: &FrontendKey| {
+        let mut owners = state.iter().filter(|(_, wanted)| frontends(wanted).any(|k| k == *key));
+        owners.any(|(id, wanted)| {
+            let after = to.get(id).is_none_or(|after| selected(after).next().is_some());
+            selected(wanted).next().is_some() && after
+        })
+    };
+    let keys = model.announced.keys();
+    model.steady = keys.filter(|key| populated(from, key) && populated(to, key)).copied().collect();
+}
+
+/// Applies the difference of two states; the ids that were refused.
+fn step(writer: &mut Writer<Model>, from: &State, to: &State) -> BTreeSet<ServicePortId> {
+    announce(&mut writer.maps, from, to);
+    let ids: BTreeSet<&ServicePortId> = from.keys().chain(to.keys()).collect();
+    let changed = ids.into_iter().filter(|id| from.get(id) != to.get(id));
+    let changes = changed.map(|id| (id.clone(), to.get(id).cloned())).collect();
+    writer.apply(changes).into_iter().map(|refused| refused.id).collect()
+}
+
+fn state(services: &[(u16, &[u8], &[u8])]) -> State {
+    services.iter().map(|(n, vips, pods)| (id(*n), wanted(vips, pods))).collect()
+}
+
+#[test]
+fn services_come_change_and_go() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let states = [
+        state(&[]),
+        state(&[(1, &[1], &[1, 2])]),
+        state(&[(1, &[1], &[2, 3, 150]), (2, &[2], &[2])]),
+        state(&[(1, &[1, 5], &[3, 250]), (2, &[2], &[])]),
+        state(&[(2, &[2], &[9])]),
+        state(&[]),
+    ];
+    for pair in states.windows(2) {
+        assert!(step(&mut writer, &pair[0], &pair[1]).is_empty());
+        assert_eq!(writer.maps.served(), expected(&pair[1]));
+    }
+    assert!(writer.maps.tables.frontends.is_empty(), "no address entry is left");
+    writer.grace().expect("the model's grace period");
+    let used =
+        (writer.pools.slots.used(), writer.pools.backends.used(), writer.pools.services.used());
+    assert_eq!(used, (0, 0, 0), "nothing is lost");
+}
+
+#[test]
+fn an_address_has_its_entry_while_it_has_a_port() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let one = state(&[(1, &[1], &[1])]);
+    step(&mut writer, &State::new(), &one);
+    let address = FrontendKey::of_address(key(1).address);
+    assert_eq!(writer.maps.tables.frontends[&address].kind(), EntryKind::Address);
+    step(&mut writer, &one, &State::new());
+    assert!(!writer.maps.tables.frontends.contains_key(&address));
+}
+
+#[test]
+fn an_address_that_moves_is_served_throughout() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let before = state(&[(1, &[1], &[1]), (2, &[2], &[2])]);
+    let after = state(&[(1, &[2], &[1]), (2, &[1], &[2])]);
+    step(&mut writer, &State::new(), &before);
+    assert!(step(&mut writer, &before, &after).is_empty(), "a swap");
+    assert_eq!(writer.maps.served(), expected(&after));
+    let renamed = state(&[(3, &[2], &[1]), (2, &[1], &[2])]);
+    assert!(step(&mut writer, &after, &renamed).is_empty(), "a Service by another name");
+    assert_eq!(writer.maps.served(), expected(&renamed));
+}
+
+#[test]
+fn an_address_that_another_service_holds_is_refused() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let one = state(&[(1, &[1], &[1])]);
+    step(&mut writer, &State::new(), &one);
+    let changes = vec![(id(2), Some(wanted(&[1], &[2])))];
+    announce(&mut writer.maps, &one, &one);
+    let refused = writer.apply(changes);
+    assert!(refused.len() == 1 && refused[0].message.contains("service/s1"), "{refused:?}");
+    assert_eq!(writer.maps.served(), expected(&one));
+    announce(&mut writer.maps, &one, &state(&[(2, &[1], &[2])]));
+    assert!(writer.apply(vec![(id(1), None)]).is_empty(), "tried again when it is free");
+    assert_eq!(writer.maps.served()[&key(1)], pods(&[2]));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_whole_and_tried_again() {
+    let mut writer = Writer::new(Model::new(Capacity { slots: 7, ..AMPLE }));
+    let before = state(&[(1, &[1], &[1, 2, 3, 4]), (2, &[2], &[5])]);
+    assert!(step(&mut writer, &State::new(), &before).is_empty());
+    let after = state(&[(1, &[1, 3], &[1, 2, 3]), (2, &[2], &[5])]);
+    assert_eq!(step(&mut writer, &before, &after), [id(1)].into(), "old and new do not fit");
+    assert_eq!(writer.maps.served(), expected(&before), "nothing of it is done");
+    let smaller = state(&[(1, &[1, 3], &[1, 2, 3])]);
+    announce(&mut writer.maps, &before, &smaller);
+    writer.apply(vec![(id(2), None)]);
+    writer.apply(Vec::new());
+    assert_eq!(writer.maps.served(), expected(&smaller), "done as soon as there is room");
+}
+
+#[test]
+fn fragmentation_moves_runs_instead_of_refusing() {
+    let mut writer = Writer::new(Model::new(Capacity { slots: 12, ..AMPLE }));
+    let full = state(&[
+        (1, &[1], &[1, 2]),
+        (2, &[2], &[3, 4]),
+        (3, &[3], &[5, 6]),
+        (4, &[4], &[7, 8]),
+        (5, &[5], &[9, 10]),
+    ]);
+    assert!(step(&mut writer, &State::new(), &full).is_empty());
+    let holes = state(&[(2, &[2], &[3, 4]), (4, &[4], &[7, 8])]);
+    assert!(step(&mut writer, &full, &holes).is_empty());
+    let wide =
+        state(&[(2, &[2], &[3, 4]), (4, &[4], &[7, 8]), (6, &[6], &[1, 2, 3, 4, 5, 6, 9, 10])]);
+    assert!(step(&mut writer, &holes, &wide).is_empty(), "eight slots are free, not in a row");
+    assert_eq!(writer.maps.served(), expected(&wide));
+}
+
+#[test]
+fn an_unchanged_service_is_not_written() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let one = state(&[(1, &[1], &[1, 150, 250])]);
+    step(&mut writer, &State::new(), &one);
+    let writes = writer.maps.writes;
+    writer.apply(vec![(id(1), Some(one[&id(1)].clone()))]);
+    assert_eq!(writer.maps.writes, writes);
+}
+
+#[test]
+fn a_restart_keeps_ids_and_writes_nothing() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let one = state(&[(1, &[1, 2], &[1, 2, 150, 250]), (2, &[3], &[1])]);
+    step(&mut writer, &State::new(), &one);
+    let before = writer.maps.tables.clone();
+    let mut adopted = Writer::adopt(writer.maps).expect("the model can be read");
+    let changes = one.iter().map(|(id, wanted)| (id.clone(), Some(wanted.clone()))).collect();
+    assert!(adopted.apply(changes).is_empty());
+    adopted.prune();
+    assert_eq!(adopted.maps.tables.backends, before.backends);
+    assert_eq!(adopted.maps.tables.services, before.services);
+    assert_eq!(adopted.maps.tables.frontends, before.frontends);
+}
+
+#[test]
+fn what_nobody_wants_after_a_restart_goes_only_when_pruned() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let both = state(&[(1, &[1], &[1]), (2, &[2], &[2])]);
+    step(&mut writer, &State::new(), &both);
+    let mut adopted = Writer::adopt(writer.maps).expect("the model can be read");
+    let one = state(&[(1, &[1], &[1])]);
+    adopted.apply(vec![(id(1), Some(one[&id(1)].clone()))]);
+    assert_eq!(adopted.maps.served(), expected(&both));
+    announce(&mut adopted.maps, &both, &one);
+    adopted.prune();
+    assert_eq!(adopted.maps.served(), expected(&one));
+    assert_eq!(adopted.maps.tables.frontends.len(), 2, "one port and its address");
+}
+
+/// States of up to five services over eight addresses, each with some of nine pods.
+fn states() -> impl Strategy<Value = Vec<State>> {
+    let service = (
+        prop::collection::btree_set(1..9_u8, 1..3),
+        prop::collection::btree_set(prop_oneof![1..7_u8, Just(150), Just(250)], 0..6),
+    );
+    let state = prop::collection::btree_map(1..6_u16, service, 0..5).prop_map(|services| {
+        let mut taken = BTreeSet::new();
+        let mut state = State::new();
+        for (n, (vips, pods)) in services {
+            let vips: Vec<u8> = vips.into_iter().filter(|vip| taken.insert(*vip)).collect();
+            if !vips.is_empty() {
+                state.insert(id(n), wanted(&vips, &pods.into_iter().collect::<Vec<_>>()));
+            }
+        }
+        state
+    });
+    prop::collection::vec(state, 1..7)
+}
+
+/// Walks through the states; what each ended in, refused changes left out.
+fn walk(writer: &mut Writer<Model>, states: &[State]) -> State {
+    let mut now = State::new();
+    for next in states {
+        let refused = step(writer, &now, next);
+        let mut reached = next.clone();
+        for id in refused {
+            match now.get(&id) {
+                Some(old) => drop(reached.insert(id, old.clone())),
+                None => drop(reached.remove(&id)),
+            }
+        }
+        now = reached;
+    }
+    now
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// The model looks at every single write.
+    #[test]
+    fn every_prefix_of_every_batch_is_legal(states in states()) {
+        let mut writer = Writer::new(Model::new(AMPLE));
+        let reached = walk(&mut writer, &states);
+        prop_assert_eq!(writer.maps.served(), expected(&reached));
+        prop_assert_eq!(&reached, states.last().expect("at least one"));
+    }
+
+    /// Whatever the writer refuses for want of room, what it serves is legal.
+    #[test]
+    fn short_pools_refuse_and_never_mix_services(states in states()) {
+        let mut writer = Writer::new(Model::new(SMALL));
+        // A change that is refused and succeeds later has no place in the plain expectation:
+        // the model's own checks are the test.
+        for pair in states.windows(2) {
+            for (from, to) in states.iter().flat_map(|s| states.iter().map(move |t| (s, t))) {
+                announce(&mut writer.maps, from, to);
+            }
+            writer.maps.announced = writer.maps.allowed.clone();
+            writer.maps.steady.clear();
+            let ids: BTreeSet<&ServicePortId> = pair[0].keys().chain(pair[1].keys()).collect();
+            let changes = ids.into_iter().map(|id| (id.clone(), pair[1].get(id).cloned()));
+            writer.apply(changes.collect());
+        }
+    }
+
+    /// One system call fails, whichever it is: the next batch repairs it.
+    #[test]
+    fn a_failed_call_is_repaired(states in states(), fail in 0..40_usize) {
+        let mut writer = Writer::new(Model::new(AMPLE));
+        let last = states.len() - 1;
+        let before = walk(&mut writer, &states[..last]);
+        writer.maps.fail_at = Some(fail);
+        announce(&mut writer.maps, &before, &states[last]);
+        writer.maps.steady.clear();
+        let ids: BTreeSet<&ServicePortId> = before.keys().chain(states[last].keys()).collect();
+        let changes = ids.into_iter().map(|id| (id.clone(), states[last].get(id).cloned()));
+        writer.apply(changes.collect());
+        writer.maps.fail_at = None;
+        prop_assert!(writer.apply(Vec::new()).is_empty());
+        prop_assert_eq!(writer.maps.served(), expected(&states[last]));
+    }
+
+    /// The agent dies after any write; the next one reads the maps and finishes.
+    #[test]
+    fn a_new_agent_goes_on_from_any_crash(states in states(), crash in 0..60_usize) {
+        let mut writer = Writer::new(Model::new(AMPLE));
+        let last = states.len() - 1;
+        let before = walk(&mut writer, &states[..last]);
+        writer.maps.crash_at = Some(writer.maps.writes + crash);
+        step(&mut writer, &before, &states[last]);
+
+        let mut maps = writer.maps;
+        maps.crash_at = None;
+        let mut next = Writer::adopt(maps).expect("the model can be read");
+        announce(&mut next.maps, &before, &states[last]);
+        let wanted = states[last].iter().map(|(id, w)| (id.clone(), Some(w.clone())));
+        prop_assert!(next.apply(wanted.collect()).is_empty());
+        next.prune();
+        prop_assert_eq!(next.maps.served(), expected(&states[last]));
+        let ports = expected(&states[last]).len();
+        prop_assert_eq!(next.maps.tables.frontends.len(), 2 * ports, "ports and addresses");
+    }
+}
