@@ -1,3 +1,227 @@
-//! store
+//! Objects: what was admitted, in memory as far as endpoints are chosen by it, whole on disk.
+//!
+//! A change goes through a [`Batch`]: admitted, made durable where it must be, then visible to
+//! [`Store::plan`].
+
 pub mod admit;
 pub mod allocate;
+mod batch;
+mod convert;
+mod endpoints;
+mod error;
+mod intern;
+pub mod model;
+mod persist;
+mod render;
+mod retired;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::api::types::{ObjectCounts, Origin};
+use crate::object::{Key, Kind, Object};
+use crate::plan::{self, NodeView, ServicePortId, Wanted};
+use allocate::Pools;
+use convert::Converter;
+use persist::Persist;
+use retired::Retired;
+use tables::{Entry, Tables};
+
+pub use batch::{Admission, Batch, Committed, Event};
+pub use error::{CommitError, OpenError, Refusal};
+
+/// All objects of one agent.
+#[derive(Debug)]
+pub struct Store {
+    persist: Persist,
+    tables: Tables,
+    pools: Pools,
+    converter: Converter,
+    retired: Retired,
+    node: Arc<str>,
+}
+
+impl Store {
+    /// Opens the store in `folder` or creates it. What stored Services hold is taken from `pools`.
+    pub fn open(folder: &Path, node: &str, pools: Pools) -> Result<Self, OpenError> {
+        Self::open_on(folder, node, pools, persist::on_file)
+    }
+
+    fn open_on(
+        folder: &Path,
+        node: &str,
+        mut pools: Pools,
+        storage: persist::Storage,
+    ) -> Result<Self, OpenError> {
+        let mut converter = Converter::new(node);
+        let mut tables = Tables::default();
+        let mut origins = Origins::default();
+        let persist = Persist::open_on(folder, storage, |key, origin, body| {
+            let object = decode(key.kind, body).map_err(|error| error.to_string())?;
+            for warning in admit::reclaim(&object, &mut pools) {
+                tracing::warn!("{} in namespace {}: {warning}", key, key.namespace);
+            }
+            let key = converter.key(&key);
+            let model = converter.model(&key, &object);
+            let entry = Entry { origin: origins.shared(origin), model };
+            // Everything is planned at the start, so who is affected does not matter.
+            tables.put(&key, Some(entry), &mut BTreeSet::new());
+            Ok(())
+        })?;
+        pools.commit();
+        Ok(Self {
+            persist,
+            tables,
+            pools,
+            converter,
+            retired: Retired::default(),
+            node: node.into(),
+        })
+    }
+
+    /// Begins a change.
+    pub fn batch(&mut self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// What the kernel should hold for one Service; `None` if there is no such Service.
+    pub fn plan(&self, service: &Key) -> Option<Vec<(ServicePortId, Wanted)>> {
+        let service = self.tables.service(service)?;
+        let slices = endpoints::slices(&self.tables, service);
+        let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
+        Some(plan::plan(service, &slices, &self.node()))
+    }
+
+    /// Every Service.
+    pub fn services(&self) -> impl Iterator<Item = &Key> {
+        self.tables.keys(Kind::Service)
+    }
+
+    /// Who brought an object, if it is stored.
+    pub fn owner(&self, key: &Key) -> Option<&Origin> {
+        self.tables.get(key).map(|entry| entry.origin.as_ref())
+    }
+
+    /// What a manifest file brought.
+    pub fn of_file(&self, file: &Path) -> impl Iterator<Item = &Key> {
+        self.tables.of_file(file)
+    }
+
+    /// Every manifest file that brought something.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.tables.files()
+    }
+
+    /// Objects as JSON by namespace and name; `EndpointSlice`s with those made from pods.
+    pub fn list(
+        &mut self,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Vec<Arc<Value>> {
+        let asked = |key: &&Key| {
+            namespace.is_none_or(|n| *n == *key.namespace) && name.is_none_or(|n| *n == *key.name)
+        };
+        let mut found: BTreeMap<Key, Arc<Value>> = BTreeMap::new();
+        match self.persist.reader() {
+            Ok(reader) => {
+                for key in self.tables.keys(kind).filter(asked) {
+                    match value(&reader, key) {
+                        Ok(value) => drop(found.insert(key.clone(), Arc::new(value))),
+                        Err(error) => {
+                            tracing::error!("cannot read {key} from the state file: {error}");
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::error!("cannot read the state file: {error}"),
+        }
+        if kind == Kind::EndpointSlice {
+            let services = self.tables.keys(Kind::Service);
+            for service in services.filter(|key| namespace.is_none_or(|n| *n == *key.namespace)) {
+                for (slice, value) in self.unstored_slices(service) {
+                    let key = Key::new(kind, &service.namespace, &slice);
+                    if asked(&&key) {
+                        found.entry(key).or_insert_with(|| Arc::new(value));
+                    }
+                }
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// The `EndpointSlice`s of a Service that are made here, as JSON by name.
+    pub fn unstored_slices(&self, service: &Key) -> BTreeMap<String, Value> {
+        let Some(service) = self.tables.service(service) else { return BTreeMap::new() };
+        let slices = endpoints::unstored(&self.tables, service);
+        render::slices(&self.tables, service, slices.iter().map(Cow::as_ref))
+    }
+
+    /// How many objects there are.
+    pub fn counts(&self) -> ObjectCounts {
+        ObjectCounts {
+            services: self.tables.keys(Kind::Service).count(),
+            pods: self.tables.keys(Kind::Pod).count(),
+            endpoint_slices: self.tables.keys(Kind::EndpointSlice).count(),
+        }
+    }
+
+    /// Whether something is not on disk yet.
+    pub fn has_deferred(&self) -> bool {
+        self.persist.has_deferred()
+    }
+
+    /// Puts everything on disk.
+    pub fn flush(&mut self) {
+        self.persist.flush_or_warn();
+    }
+
+    fn node(&self) -> NodeView {
+        NodeView { name: Arc::clone(&self.node), zone: self.tables.zone(&self.node).cloned() }
+    }
+}
+
+/// One copy of each origin while the store is read.
+#[derive(Debug, Default)]
+struct Origins(BTreeMap<Origin, Arc<Origin>>);
+
+impl Origins {
+    fn shared(&mut self, origin: Origin) -> Arc<Origin> {
+        Arc::clone(self.0.entry(origin.clone()).or_insert_with(|| Arc::new(origin)))
+    }
+}
+
+fn value(reader: &persist::Reader<'_>, key: &Key) -> Result<Value, String> {
+    let body = reader.get(key)?.ok_or("it is not there")?;
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+/// An object from the form in which it is kept.
+fn decode(kind: Kind, body: &[u8]) -> Result<Object, serde_json::Error> {
+    Ok(match kind {
+        Kind::Service => Object::Service(serde_json::from_slice(body)?),
+        Kind::Pod => Object::Pod(serde_json::from_slice(body)?),
+        Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_slice(body)?),
+        Kind::Endpoints => Object::Endpoints(serde_json::from_slice(body)?),
+        Kind::Node => Object::Node(serde_json::from_slice(body)?),
+    })
+}
+
+/// The form in which an object is kept: JSON as Kubernetes writes it.
+fn encode(object: &Object) -> Vec<u8> {
+    let encoded = match object {
+        Object::Service(object) => serde_json::to_vec(object),
+        Object::Pod(object) => serde_json::to_vec(object),
+        Object::EndpointSlice(object) => serde_json::to_vec(object),
+        Object::Endpoints(object) => serde_json::to_vec(object),
+        Object::Node(object) => serde_json::to_vec(object),
+    };
+    encoded.expect("k8s-openapi objects have string keys and finite numbers only")
+}
