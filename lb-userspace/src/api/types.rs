@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::datapath;
 use crate::object::Key;
 
-/// Who handed an object to the agent. An object belongs to the one who brought it last.
+/// Who handed an object to the agent. It belongs to the one who brought it first, until that one
+/// gives it up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {

@@ -1,0 +1,326 @@
+//! What the engine's thread does with each command.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::attempt::{Attempt, Heirs, Read, give_up};
+use super::files::Files;
+use super::sink::Sink;
+use super::thread::Watched;
+use super::watch::Watchers;
+use super::{Config, describe};
+use crate::api::types::{
+    AgentStatus, Origin, Outcome, RefusedObject, SourceStatus, Status, Submitted, Verdict,
+    WatchChange,
+};
+use crate::datapath::Change;
+use crate::object::{Key, Kind};
+use crate::plan::ServicePortId;
+use crate::store::{CommitError, Committed, Store};
+
+/// Store, plan and datapath.
+#[derive(Debug)]
+pub(super) struct Core<S> {
+    store: Store,
+    sink: S,
+    agent: AgentStatus,
+    /// What the sink was told to hold for each Service.
+    planned: BTreeMap<Key, Vec<ServicePortId>>,
+    /// Services of which the sink refused something, and why.
+    unserved: BTreeMap<Key, BTreeMap<ServicePortId, String>>,
+    files: Files,
+    sources: BTreeMap<(String, Option<PathBuf>), SourceStatus>,
+    /// How many sources have not synced yet.
+    awaited: usize,
+    watchers: Watchers,
+}
+
+impl<S: Sink> Core<S> {
+    /// Brings the sink in step with the store, in one step.
+    pub(super) fn new(config: &Config, store: Store, sink: S) -> Self {
+        let agent = AgentStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            node: config.node_name.clone(),
+            started: Timestamp::now().to_string(),
+            service_cidrs: config.service_cidrs.iter().map(ToString::to_string).collect(),
+        };
+        let mut core = Self {
+            store,
+            sink,
+            agent,
+            planned: BTreeMap::new(),
+            unserved: BTreeMap::new(),
+            files: Files::default(),
+            sources: BTreeMap::new(),
+            awaited: config.sources,
+            watchers: Watchers::default(),
+        };
+        let all = core.store.services().cloned().collect();
+        core.serve(&all);
+        if core.awaited == 0 {
+            core.synced();
+        }
+        core
+    }
+
+    pub(super) fn apply(&mut self, objects: Vec<Submitted>, dry_run: bool) -> Vec<Outcome> {
+        let mut batch = self.store.batch();
+        let origin = Arc::new(Origin::Applied);
+        let admit = |submitted: Submitted| Attempt::admit(&mut batch, &origin, submitted, false);
+        let attempts: Vec<Attempt> = objects.into_iter().map(admit).collect();
+        let result = if dry_run {
+            drop(batch);
+            Ok(Committed::default())
+        } else {
+            batch.commit()
+        };
+        self.finish(attempts.into_iter().map(Attempt::outcome).collect(), result)
+    }
+
+    pub(super) fn replace_file(
+        &mut self,
+        path: &Path,
+        objects: Vec<Submitted>,
+        problems: &[String],
+    ) -> Vec<Outcome> {
+        let origin = Arc::new(Origin::File(path.to_owned()));
+        let (read, complete) = Read::all(objects, problems);
+        let named: BTreeSet<Key> = read.iter().filter_map(Read::key).collect();
+        // An unreadable document may be any of the objects that are missing now.
+        let gone = self.store.of_file(path).filter(|key| complete && !named.contains(*key));
+        let gone: Vec<Key> = gone.cloned().collect();
+
+        let mut batch = self.store.batch();
+        let heirs = give_up(&mut batch, &self.files, &gone, Some(path));
+        batch.section();
+        let attempts: Vec<Attempt> =
+            read.into_iter().map(|read| read.admit(&mut batch, &origin, false)).collect();
+        let result = batch.commit();
+        if result.is_ok() {
+            heirs.accept(&mut self.files);
+        }
+        let refused = attempts.iter().filter_map(|attempt| attempt.refused(result.as_ref().err()));
+        self.files.set(path, problems, refused.collect());
+        if self.awaited == 0 {
+            self.files.drop_clean();
+        }
+        self.finish(attempts.into_iter().map(Attempt::outcome).collect(), result)
+    }
+
+    pub(super) fn source(&mut self, status: SourceStatus) {
+        let key = (status.kind.clone(), status.path.clone());
+        let was_synced = self.sources.get(&key).is_some_and(|source| source.synced);
+        let now = SourceStatus { synced: status.synced || was_synced, ..status };
+        let first_sync = now.synced && !was_synced;
+        self.sources.insert(key, now);
+        if first_sync && self.awaited > 0 {
+            self.awaited -= 1;
+            if self.awaited == 0 {
+                self.synced();
+            }
+        }
+    }
+
+    pub(super) fn delete(&mut self, keys: Vec<Key>, dry_run: bool) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(keys.len());
+        let mut free = Vec::new();
+        for key in keys {
+            let result = match self.store.owner(&key) {
+                None => Verdict::NotFound,
+                Some(Origin::Applied) if free.contains(&key) => Verdict::NotFound,
+                Some(Origin::Applied) => {
+                    free.push(key.clone());
+                    Verdict::Deleted
+                }
+                Some(origin @ Origin::File(_)) => Verdict::Refused(format!(
+                    "{key} is defined by {}; remove it there, or it would come back",
+                    describe(origin)
+                )),
+            };
+            outcomes.push(Outcome { key: Some(key), result, warnings: Vec::new() });
+        }
+        if dry_run {
+            return outcomes;
+        }
+        let mut batch = self.store.batch();
+        let heirs = give_up(&mut batch, &self.files, &free, None);
+        let result = batch.commit();
+        if result.is_ok() {
+            heirs.accept(&mut self.files);
+        }
+        self.finish(outcomes, result)
+    }
+
+    pub(super) fn list(
+        &mut self,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: Option<&str>,
+    ) -> Vec<Arc<Value>> {
+        self.store.list(kind, namespace, name)
+    }
+
+    pub(super) fn watch(&mut self, kind: Kind) -> Watched {
+        let receiver = self.watchers.subscribe(kind, &self.store);
+        (self.store.list(kind, None, None), receiver)
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let unserved = self.unserved.iter().flat_map(|(key, ports)| {
+            let source = self.store.owner(key).map(describe).unwrap_or_default();
+            ports.values().map(move |message| RefusedObject {
+                source: source.clone(),
+                object: key.to_string(),
+                message: message.clone(),
+            })
+        });
+        Status {
+            agent: self.agent.clone(),
+            datapath: self.sink.status(),
+            sources: self.sources.values().cloned().collect(),
+            refused: self.files.refused().chain(unserved).collect(),
+            objects: self.store.counts(),
+        }
+    }
+
+    pub(super) fn has_deferred(&self) -> bool {
+        self.store.has_deferred()
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.store.flush();
+    }
+
+    /// Every source was heard once: what no file holds any more goes.
+    fn synced(&mut self) {
+        let gone: Vec<PathBuf> =
+            self.store.files().filter(|path| !self.files.knows(path)).cloned().collect();
+        let mut batch = self.store.batch();
+        let mut heirs = Heirs::default();
+        for path in gone {
+            let keys: Vec<Key> = batch.store().of_file(&path).cloned().collect();
+            heirs.append(give_up(&mut batch, &self.files, &keys, Some(&path)));
+        }
+        let result = batch.commit();
+        if result.is_ok() {
+            heirs.accept(&mut self.files);
+        }
+        self.files.drop_clean();
+        self.finish(Vec::new(), result);
+        self.sink.prune();
+    }
+
+    /// Shows a batch to the kernel and to those who watch; a failed one to those who sent it.
+    fn finish(
+        &mut self,
+        mut outcomes: Vec<Outcome>,
+        result: Result<Committed, CommitError>,
+    ) -> Vec<Outcome> {
+        match result {
+            Ok(committed) => {
+                self.show(&committed);
+                if frees_something(&committed) {
+                    self.retry();
+                }
+                for outcome in &mut outcomes {
+                    let messages = outcome.key.as_ref().and_then(|key| self.unserved.get(key));
+                    outcome.warnings.extend(messages.into_iter().flat_map(|m| m.values().cloned()));
+                }
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                for outcome in &mut outcomes {
+                    refuse(&mut outcome.result, &error);
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn show(&mut self, committed: &Committed) {
+        let mut affected = committed.affected.clone();
+        if frees_something(committed) {
+            // What did not fit may fit now.
+            affected.extend(self.unserved.keys().cloned());
+        }
+        self.serve(&affected);
+        self.watchers.publish(committed, &self.store);
+    }
+
+    /// Objects of files that broke a rule may obey it now that something went.
+    fn retry(&mut self) {
+        let candidates = self.files.invalid();
+        if candidates.is_empty() {
+            return;
+        }
+        let mut batch = self.store.batch();
+        let mut accepted = Heirs::default();
+        for (path, refused) in candidates {
+            let origin = Arc::new(Origin::File(path.clone()));
+            batch.section();
+            let attempt = Attempt::admit(&mut batch, &origin, refused.submitted, false);
+            accepted.note(path, attempt);
+        }
+        match batch.commit() {
+            Ok(committed) => {
+                accepted.accept(&mut self.files);
+                self.show(&committed);
+            }
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    /// Plans `services` and hands the plans over.
+    fn serve(&mut self, services: &BTreeSet<Key>) {
+        let mut changes: Vec<Change> = Vec::with_capacity(services.len());
+        for key in services {
+            let wanted = self.store.plan(key).unwrap_or_default();
+            let ids: Vec<ServicePortId> = wanted.iter().map(|(id, _)| id.clone()).collect();
+            let before = self.planned.remove(key).unwrap_or_default();
+            let gone = before.into_iter().filter(|id| !ids.contains(id));
+            changes.extend(gone.map(|id| (id, None)));
+            changes.extend(wanted.into_iter().map(|(id, wanted)| (id, Some(wanted))));
+            if !ids.is_empty() {
+                self.planned.insert(key.clone(), ids);
+            }
+            self.unserved.remove(key);
+        }
+        if changes.is_empty() {
+            return;
+        }
+        // What goes first makes room for what comes.
+        changes.sort_by_key(|(_, wanted)| wanted.is_some());
+        for refused in self.sink.apply(changes) {
+            tracing::error!(
+                "{} in namespace {}: {refused}",
+                refused.id.service,
+                refused.id.service.namespace
+            );
+            let ports = self.unserved.entry(refused.id.service.clone()).or_default();
+            ports.insert(refused.id, refused.message);
+        }
+    }
+}
+
+/// Whether a batch may have freed an address or a place in a map.
+fn frees_something(committed: &Committed) -> bool {
+    committed.events.iter().any(|event| match event.change {
+        WatchChange::Deleted | WatchChange::Modified => true,
+        WatchChange::Added => false,
+    })
+}
+
+/// A batch that failed changed nothing, so only refusals and what would not have changed stay.
+fn refuse(verdict: &mut Verdict, error: &CommitError) {
+    match verdict {
+        Verdict::Created | Verdict::Configured | Verdict::Deleted => {
+            *verdict = Verdict::Refused(error.to_string());
+        }
+        Verdict::Unchanged | Verdict::NotFound | Verdict::Refused(_) => {}
+    }
+}

@@ -1,0 +1,27 @@
+//! Where plans go: the datapath, or in the engine's own tests a table that records them.
+
+use crate::datapath::{Change, Datapath, Refused, Status};
+
+/// What the engine asks of a datapath.
+pub(super) trait Sink: 'static {
+    /// As [`Datapath::apply`].
+    fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused>;
+    /// As [`Datapath::prune`].
+    fn prune(&mut self);
+    /// As [`Datapath::status`].
+    fn status(&self) -> Status;
+}
+
+impl Sink for Datapath {
+    fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused> {
+        Self::apply(self, changes)
+    }
+
+    fn prune(&mut self) {
+        Self::prune(self);
+    }
+
+    fn status(&self) -> Status {
+        Self::status(self)
+    }
+}

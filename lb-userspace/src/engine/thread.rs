@@ -1,0 +1,147 @@
+//! The engine's thread: takes one command after another off the queue.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::core::Core;
+use super::sink::Sink;
+use crate::api::types::{Outcome, SourceStatus, Status, Submitted, WatchEvent};
+use crate::object::{Key, Kind};
+
+/// How long objects of manifest files may stay off the disk once nothing else happens.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+
+/// A list, and what happens to it from then on.
+pub(super) type Watched = (Vec<Arc<Value>>, broadcast::Receiver<Arc<WatchEvent>>);
+
+/// What the handle asks; see [`super::Engine`]'s functions of the same names.
+#[derive(Debug)]
+pub(super) enum Command {
+    Apply {
+        objects: Vec<Submitted>,
+        dry_run: bool,
+        reply: oneshot::Sender<Vec<Outcome>>,
+    },
+    ReplaceFile {
+        path: PathBuf,
+        objects: Vec<Submitted>,
+        problems: Vec<String>,
+        reply: oneshot::Sender<Vec<Outcome>>,
+    },
+    Source {
+        status: SourceStatus,
+        reply: oneshot::Sender<()>,
+    },
+    Delete {
+        keys: Vec<Key>,
+        dry_run: bool,
+        reply: oneshot::Sender<Vec<Outcome>>,
+    },
+    List {
+        kind: Kind,
+        namespace: Option<String>,
+        name: Option<String>,
+        reply: oneshot::Sender<Vec<Arc<Value>>>,
+    },
+    Watch {
+        kind: Kind,
+        reply: oneshot::Sender<Watched>,
+    },
+    Status {
+        reply: oneshot::Sender<Status>,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// Starts the thread. `report` hears whether `start` succeeded.
+pub(super) fn spawn<S: Sink>(
+    start: impl FnOnce() -> anyhow::Result<Core<S>> + Send + 'static,
+    report: std_mpsc::Sender<anyhow::Result<()>>,
+    commands: mpsc::Receiver<Command>,
+) -> anyhow::Result<()> {
+    let body = move || match start() {
+        Ok(core) => {
+            // The handle waits for this report, so it is there to hear it.
+            report.send(Ok(())).ok();
+            run(core, commands);
+        }
+        Err(error) => {
+            report.send(Err(error)).ok();
+        }
+    };
+    let guarded = move || {
+        if std::panic::catch_unwind(AssertUnwindSafe(body)).is_err() {
+            // The store may be half-way through a change: its file is not, so begin again from it.
+            tracing::error!("the engine's thread panicked; the agent ends. Programs and maps stay");
+            std::process::exit(1);
+        }
+    };
+    std::thread::Builder::new().name("engine".to_owned()).spawn(guarded)?;
+    Ok(())
+}
+
+fn run<S: Sink>(mut core: Core<S>, mut commands: mpsc::Receiver<Command>) {
+    let timer = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let timer = timer.expect("a runtime with nothing but a clock");
+    loop {
+        let next = if core.has_deferred() {
+            let wait = async { tokio::time::timeout(FLUSH_AFTER, commands.recv()).await };
+            match timer.block_on(wait) {
+                Ok(next) => next,
+                Err(_) => {
+                    core.flush();
+                    continue;
+                }
+            }
+        } else {
+            commands.blocking_recv()
+        };
+        // No handle is left, or one said stop.
+        let Some(command) = next else { break };
+        if let Some(last) = execute(&mut core, command) {
+            core.flush();
+            drop(core);
+            last.send(()).ok();
+            return;
+        }
+    }
+    core.flush();
+}
+
+/// Answers one command; returns the reply to [`Command::Stop`]. Who no longer waits for an answer
+/// does not get one.
+fn execute<S: Sink>(core: &mut Core<S>, command: Command) -> Option<oneshot::Sender<()>> {
+    match command {
+        Command::Apply { objects, dry_run, reply } => {
+            reply.send(core.apply(objects, dry_run)).ok();
+        }
+        Command::ReplaceFile { path, objects, problems, reply } => {
+            reply.send(core.replace_file(&path, objects, &problems)).ok();
+        }
+        Command::Source { status, reply } => {
+            core.source(status);
+            reply.send(()).ok();
+        }
+        Command::Delete { keys, dry_run, reply } => {
+            reply.send(core.delete(keys, dry_run)).ok();
+        }
+        Command::List { kind, namespace, name, reply } => {
+            reply.send(core.list(kind, namespace.as_deref(), name.as_deref())).ok();
+        }
+        Command::Watch { kind, reply } => {
+            reply.send(core.watch(kind)).ok();
+        }
+        Command::Status { reply } => {
+            reply.send(core.status()).ok();
+        }
+        Command::Stop { reply } => return Some(reply),
+    }
+    None
+}
