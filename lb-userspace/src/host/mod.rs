@@ -1,1 +1,16 @@
-//! host
+//! What lb needs from the node, and what it takes back from it.
+
+mod bpffs;
+mod cgroup;
+mod check;
+mod cleanup;
+mod kernel;
+mod lock;
+mod mounts;
+
+pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
+pub use cgroup::{CgroupRoot, find as find_cgroup, validate as validate_cgroup};
+pub use check::{Finding, Level, Places, check};
+pub use cleanup::{Report, cleanup};
+pub use kernel::{Version, allow_locked_memory, hostname};
+pub use lock::{Lock, LockError, lock_file, lock_folder};

@@ -1,0 +1,144 @@
+//! The cgroup v2 folder whose processes lb serves.
+//!
+//! Attaching to a cgroup that holds no process does nothing, silently. So the folder is looked for where
+//! this very process is found again, not where a distribution usually mounts it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::mounts::{Mount, mounts};
+
+/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const CGROUP2: i64 = 0x6367_7270;
+
+/// Inode of the first cgroup namespace: `PROC_CGROUP_INIT_INO` of linux/proc_ns.h.
+const INITIAL_NAMESPACE: &str = "cgroup:[4026531835]";
+
+/// The found root of the cgroup v2 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupRoot {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What a person should know about it.
+    pub warning: Option<String>,
+}
+
+/// Finds the cgroup v2 root that the node's processes are really in.
+pub fn find() -> Result<CgroupRoot> {
+    let mounts = mounts().context("/proc/self/mountinfo cannot be read")?;
+    let own =
+        fs::read_to_string("/proc/self/cgroup").context("/proc/self/cgroup cannot be read")?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).context(
+        "this kernel has no cgroup v2 hierarchy; lb needs one (CONFIG_CGROUPS, CONFIG_CGROUP_BPF)",
+    )?;
+    let candidates = candidates(&mounts);
+    ensure!(
+        !candidates.is_empty(),
+        "no cgroup v2 hierarchy is mounted; mount one, for instance with \
+         `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
+    );
+    let path = candidates
+        .iter()
+        .find(|point| holds_this_process(point, own))
+        .or(candidates.first())
+        .expect("checked above")
+        .clone();
+    let warning = warning(&path, own);
+    Ok(CgroupRoot { path, warning })
+}
+
+/// Checks a folder given by `--cgroup`.
+pub fn validate(path: &Path) -> Result<PathBuf> {
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("--cgroup {} cannot be opened", path.display()))?;
+    if !is_cgroup2(&path) {
+        let found = find().map(|root| format!("; on this node it is {}", root.path.display()));
+        bail!(
+            "--cgroup {} is not a folder of the cgroup v2 hierarchy{}",
+            path.display(),
+            found.unwrap_or_default()
+        );
+    }
+    Ok(path)
+}
+
+/// Mount points that show the hierarchy from its root on, usual places first.
+fn candidates(mounts: &[Mount]) -> Vec<PathBuf> {
+    const USUAL: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+    let mut points: Vec<_> = mounts
+        .iter()
+        .filter(|mount| mount.kind == "cgroup2" && mount.root == "/")
+        .map(|mount| mount.point.clone())
+        .collect();
+    points.sort_by_key(|point| {
+        USUAL.iter().position(|usual| point == Path::new(usual)).unwrap_or(USUAL.len())
+    });
+    points
+}
+
+fn is_cgroup2(path: &Path) -> bool {
+    path.is_dir() && rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2)
+}
+
+/// Whether the mount shows the cgroup that the kernel names for this process, with this process in it.
+fn holds_this_process(mount: &Path, own: &str) -> bool {
+    let pid = std::process::id().to_string();
+    fs::read_to_string(mount.join(own.trim_start_matches('/')).join("cgroup.procs"))
+        .is_ok_and(|members| members.lines().any(|member| member == pid))
+}
+
+fn warning(root: &Path, own: &str) -> Option<String> {
+    let namespace = fs::read_link("/proc/self/ns/cgroup").unwrap_or_default();
+    if namespace != Path::new(INITIAL_NAMESPACE) {
+        return Some(format!(
+            "this process is in a cgroup namespace of its own, so {} is only a part of the node's hierarchy and only \
+             the processes below it are served; run lb in the node's cgroup namespace to serve them all",
+            root.display()
+        ));
+    }
+    (!holds_this_process(root, own)).then(|| {
+        format!(
+            "this process is not found below {}; if connections are not translated, choose the right folder with --cgroup",
+            root.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(root: &str, point: &str, kind: &str) -> Mount {
+        Mount { root: root.into(), point: point.into(), kind: kind.into(), options: String::new() }
+    }
+
+    #[test]
+    fn usual_places_come_before_others_and_partial_mounts_do_not_count() {
+        let found = candidates(&[
+            mount("/", "/run/cilium/cgroupv2", "cgroup2"),
+            mount("/kubepods", "/mnt/part", "cgroup2"),
+            mount("/", "/sys/fs/cgroup", "tmpfs"),
+            mount("/", "/sys/fs/cgroup/unified", "cgroup2"),
+        ]);
+        assert_eq!(found, [Path::new("/sys/fs/cgroup/unified"), Path::new("/run/cilium/cgroupv2")]);
+    }
+
+    #[test]
+    fn the_found_root_holds_this_test() {
+        // A build machine without cgroup v2 is told so; anything else must be a real cgroup folder.
+        match find() {
+            Ok(root) => assert!(is_cgroup2(&root.path), "{root:?}"),
+            Err(error) => assert!(format!("{error:#}").contains("cgroup v2"), "{error:#}"),
+        }
+    }
+
+    #[test]
+    fn a_folder_of_another_file_system_is_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let message = format!("{:#}", validate(folder.path()).expect_err("not a cgroup"));
+        assert!(message.contains("is not a folder of the cgroup v2 hierarchy"), "{message}");
+    }
+}
