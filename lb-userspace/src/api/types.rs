@@ -1,6 +1,7 @@
 //! What crosses the agent's socket. Also the engine's vocabulary, so that nothing is translated twice.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,6 +79,10 @@ pub enum WatchChange {
     Added,
     Modified,
     Deleted,
+    /// Everything that existed at the start has been sent. Without object.
+    Bookmark,
+    /// The stream ends early; the object's `message` says why.
+    Error,
 }
 
 /// `lb status -o json`.
@@ -146,4 +151,68 @@ pub struct ObjectCounts {
     pub services: usize,
     pub pods: usize,
     pub endpoint_slices: usize,
+}
+
+/// Body of `POST /v1/apply`; answered with one [`Outcome`] per object, in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyRequest {
+    /// The objects, in the order of their documents.
+    pub objects: Vec<Submitted>,
+    /// Say what would happen, and keep nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Body of `POST /v1/delete`; answered with one [`Outcome`] per key, in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteRequest {
+    /// What to delete.
+    pub keys: Vec<Key>,
+    /// Say what would happen, and delete nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Query of `GET /v1/{plural}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Selection {
+    /// Only this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Only objects of this name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A stream of [`WatchEvent`]s instead of a [`List`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watch: bool,
+}
+
+/// Objects of one or several kinds, as Kubernetes wraps them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct List {
+    /// `v1`
+    pub api_version: String,
+    /// `List`
+    pub kind: String,
+    /// The objects.
+    pub items: Vec<Arc<Value>>,
+}
+
+impl List {
+    /// A list of these.
+    pub fn new(items: Vec<Arc<Value>>) -> Self {
+        Self { api_version: "v1".to_owned(), kind: "List".to_owned(), items }
+    }
+}
+
+/// Body of every answer that is no success.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// One sentence for a person.
+    pub message: String,
 }

@@ -1,0 +1,220 @@
+//! The agent's end of the socket.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::stream::{self, Stream, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+
+use super::types::{
+    ApplyRequest, DeleteRequest, Failure, List, Outcome, Selection, Status, WatchChange, WatchEvent,
+};
+use crate::engine::Engine;
+use crate::object::Kind;
+
+/// The largest request. Ten thousand Services with their Pods are about a tenth of it.
+pub const MAX_BODY: usize = 256 << 20;
+
+/// How long requests under way may take once the agent is asked to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+struct Shared {
+    engine: Engine,
+    /// True once the agent is asked to stop; ends the streams.
+    stop: watch::Receiver<bool>,
+}
+
+/// Answers until `stop` becomes true, and then finishes what is under way.
+pub async fn serve(
+    listener: UnixListener,
+    engine: Engine,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let app = router(engine, stop.clone());
+    let mut stopping = stop.clone();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        // An error means that the sender is gone, which is a stop as well.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    });
+    let mut server = std::pin::pin!(server.into_future());
+    tokio::select! {
+        result = &mut server => result.context("the API failed"),
+        _ = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            tokio::time::sleep(PATIENCE).await;
+        } => {
+            tracing::warn!("gave up on requests that took longer than {PATIENCE:?} to finish");
+            Ok(())
+        }
+    }
+}
+
+/// The API's routes.
+pub fn router(engine: Engine, stop: watch::Receiver<bool>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/apply", post(apply))
+        .route("/v1/delete", post(delete))
+        .route("/v1/{kind}", get(list))
+        .fallback(|| async { failure(StatusCode::NOT_FOUND, "lb's API has no such path") })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Shared { engine, stop })
+}
+
+async fn status(State(shared): State<Shared>) -> Json<Status> {
+    Json(shared.engine.status().await)
+}
+
+async fn apply(
+    State(shared): State<Shared>,
+    Json(request): Json<ApplyRequest>,
+) -> Json<Vec<Outcome>> {
+    Json(shared.engine.apply(request.objects, request.dry_run).await)
+}
+
+async fn delete(
+    State(shared): State<Shared>,
+    Json(request): Json<DeleteRequest>,
+) -> Json<Vec<Outcome>> {
+    Json(shared.engine.delete(request.keys, request.dry_run).await)
+}
+
+async fn list(
+    State(shared): State<Shared>,
+    Path(plural): Path<String>,
+    Query(selection): Query<Selection>,
+) -> Response {
+    let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.plural() == plural) else {
+        return failure(StatusCode::NOT_FOUND, &format!("lb serves no resource \"{plural}\""));
+    };
+    if selection.watch {
+        return watch(shared, kind, selection).await;
+    }
+    let Selection { namespace, name, .. } = &selection;
+    let items = shared.engine.list(kind, namespace.as_deref(), name.as_deref()).await;
+    Json(List::new(items)).into_response()
+}
+
+async fn watch(shared: Shared, kind: Kind, selection: Selection) -> Response {
+    let (existing, changes) = shared.engine.watch(kind).await;
+    let lines = existing_lines(existing, selection.clone())
+        .chain(changed_lines(changes, selection))
+        .map(Ok::<_, Infallible>)
+        .take_until(stopped(shared.stop));
+    ([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn existing_lines(existing: Vec<Arc<Value>>, selection: Selection) -> impl Stream<Item = Bytes> {
+    let bookmark = line(&json!({"type": WatchChange::Bookmark, "object": null}));
+    let added = existing
+        .into_iter()
+        .filter(move |object| selection.selects(object))
+        .map(|object| line(&json!({"type": WatchChange::Added, "object": *object})));
+    stream::iter(added.chain([bookmark]))
+}
+
+fn changed_lines(
+    changes: broadcast::Receiver<Arc<WatchEvent>>,
+    selection: Selection,
+) -> impl Stream<Item = Bytes> {
+    stream::unfold(Some(changes), move |changes| {
+        let selection = selection.clone();
+        async move {
+            let mut changes = changes?;
+            loop {
+                match changes.recv().await {
+                    Ok(event) if selection.selects(&event.object) => {
+                        return Some((line(&*event), Some(changes)));
+                    }
+                    Ok(_) => {}
+                    Err(RecvError::Closed) => return None,
+                    Err(RecvError::Lagged(missed)) => {
+                        let message = format!(
+                            "the watch fell behind and missed {missed} changes; start it again"
+                        );
+                        let event =
+                            json!({"type": WatchChange::Error, "object": Failure { message }});
+                        return Some((line(&event), None));
+                    }
+                }
+            }
+        }
+    })
+}
+
+fn line(event: &impl serde::Serialize) -> Bytes {
+    let mut line = serde_json::to_vec(event).expect("JSON values and strings always serialize");
+    line.push(b'\n');
+    line.into()
+}
+
+impl Selection {
+    /// Whether an object is asked for.
+    fn selects(&self, object: &Value) -> bool {
+        let is = |field: &str, wanted: &Option<String>| {
+            wanted.as_deref().is_none_or(|wanted| object["metadata"][field] == wanted)
+        };
+        is("namespace", &self.namespace) && is("name", &self.name)
+    }
+}
+
+fn failure(status: StatusCode, message: &str) -> Response {
+    (status, Json(Failure { message: message.to_owned() })).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str) -> Value {
+        json!({"metadata": {"namespace": "default", "name": name}})
+    }
+
+    async fn lines(stream: impl Stream<Item = Bytes>) -> Vec<Value> {
+        stream.map(|line| serde_json::from_slice(&line).expect("JSON")).collect().await
+    }
+
+    #[tokio::test]
+    async fn a_watch_begins_with_what_exists_and_a_bookmark() {
+        let selection = Selection { name: Some("a".into()), ..Selection::default() };
+        let existing = vec![Arc::new(object("a")), Arc::new(object("b"))];
+        let lines = lines(existing_lines(existing, selection)).await;
+        assert_eq!(
+            lines,
+            [
+                json!({"type": "ADDED", "object": object("a")}),
+                json!({"type": "BOOKMARK", "object": null}),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_fell_behind_says_so_and_ends() {
+        let (sender, changes) = broadcast::channel(2);
+        for name in ["a", "b", "c"] {
+            let event = WatchEvent { change: WatchChange::Added, object: object(name) };
+            sender.send(Arc::new(event)).expect("someone listens");
+        }
+        let lines = lines(changed_lines(changes, Selection::default())).await;
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!(lines[0]["type"], "ERROR");
+        assert!(lines[0]["object"]["message"].as_str().is_some_and(|m| m.contains("fell behind")));
+    }
+}
