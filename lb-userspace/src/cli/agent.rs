@@ -1,0 +1,222 @@
+//! `lb agent`: brings the parts together, and takes them apart in order.
+
+use std::path::PathBuf;
+use std::process;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use ipnet::IpNet;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Done;
+use super::args::PlacesArgs;
+use crate::api::{self, RunDir};
+use crate::engine::{Config, Engine};
+use crate::host::{self, Level, Lock, LockError, Places};
+use crate::{datapath, source};
+
+#[derive(Args, Debug)]
+pub(super) struct AgentArgs {
+    /// Folder of manifests to serve and to watch; may be repeated
+    #[arg(long, env = "LB_MANIFESTS", value_name = "DIR", value_delimiter = ':')]
+    manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    places: PlacesArgs,
+    /// Ranges of ClusterIPs: one of IPv4, one of IPv6, or both
+    #[arg(
+        long,
+        env = "LB_SERVICE_CIDR",
+        default_value = "10.96.0.0/12",
+        value_name = "CIDR[,CIDR]",
+        value_parser = parse_cidr,
+        value_delimiter = ','
+    )]
+    service_cidr: Vec<IpNet>,
+    /// Name of this node, as Pods and EndpointSlices spell it [default: the host name]
+    #[arg(long, env = "LB_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+    /// Domain under which Services have names
+    #[arg(long, env = "LB_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
+    cluster_domain: String,
+}
+
+/// A range without host bits, small enough for an allocator.
+fn parse_cidr(word: &str) -> Result<IpNet, String> {
+    let cidr: IpNet = word.parse().map_err(|_| "not a range such as 10.96.0.0/12".to_owned())?;
+    if cidr.trunc() != cidr {
+        return Err(format!(
+            "{cidr} has bits behind its prefix; {} is the range it lies in",
+            cidr.trunc()
+        ));
+    }
+    if matches!(cidr, IpNet::V6(v6) if v6.prefix_len() < 64) {
+        return Err("an IPv6 range must be a /64 or smaller".to_owned());
+    }
+    Ok(cidr)
+}
+
+pub(super) async fn run(args: AgentArgs) -> Done {
+    let mut signals = Signals::catch()?;
+    let one_of_each = args.service_cidr.iter().filter(|cidr| cidr.addr().is_ipv4()).count() <= 1
+        && args.service_cidr.iter().filter(|cidr| cidr.addr().is_ipv6()).count() <= 1;
+    ensure!(one_of_each, "--service-cidr takes at most one range of each family");
+    let places = args.places.places()?;
+    preflight(&places)?;
+    // Declared in this order, so that the socket goes before the folders are free for another agent.
+    let (cgroup, _pins) = take_node(&places)?;
+    let run_dir = RunDir::claim(&places.run_dir)?;
+    host::allow_locked_memory()?;
+    let manifests =
+        args.manifests.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
+    let node_name = args.node_name.unwrap_or_else(host::hostname);
+    tracing::debug!("node {node_name}, names under {}", args.cluster_domain);
+    let engine = Engine::start(Config {
+        state_dir: places.state_dir.clone(),
+        datapath: datapath::Config {
+            bpffs: places.bpffs.clone(),
+            cgroup: cgroup.clone(),
+            service_cidrs: args.service_cidr.clone(),
+        },
+        service_cidrs: args.service_cidr,
+        node_name,
+        sources: manifests.len(),
+    })?;
+    let (stop, tasks) = start_tasks(&run_dir, &engine, manifests)?;
+    tracing::info!(
+        "serving the processes of {}; socket {}",
+        cgroup.display(),
+        run_dir.socket().display()
+    );
+    serve(engine, stop, tasks, &mut signals).await
+}
+
+/// Stops before anything is changed if lb cannot work here.
+fn preflight(places: &Places) -> Result<()> {
+    let mut missing = Vec::new();
+    for finding in host::check(places) {
+        let consequence = finding.consequence.unwrap_or_default();
+        match finding.level {
+            Level::Ok => tracing::debug!("{}: {}", finding.subject, finding.found),
+            Level::Warn => tracing::warn!("{}: {}: {consequence}", finding.subject, finding.found),
+            Level::Fail => {
+                missing.push(format!("{}: {}: {consequence}", finding.subject, finding.found));
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!("{} (`lb check` tells more)", missing.join("; "))
+}
+
+/// The cgroup to serve, and the folder of pins for this process alone.
+fn take_node(places: &Places) -> Result<(PathBuf, Lock)> {
+    let cgroup = match &places.cgroup {
+        Some(path) => host::validate_cgroup(path)?,
+        None => host::find_cgroup()?.path,
+    };
+    host::ensure_bpffs(&places.bpffs, &places.run_dir)?;
+    let lock = match host::lock_folder(&places.bpffs) {
+        Ok(lock) => lock,
+        Err(error @ LockError::Held { .. }) => bail!(
+            "the pins in {} are {error}; stop that agent or choose another --bpffs",
+            places.bpffs.display()
+        ),
+        Err(LockError::Io(error)) => {
+            Err(error).with_context(|| format!("{} cannot be opened", places.bpffs.display()))?
+        }
+    };
+    Ok((cgroup, lock))
+}
+
+type Tasks = JoinSet<Result<()>>;
+
+fn start_tasks(
+    run_dir: &RunDir,
+    engine: &Engine,
+    manifests: Vec<PathBuf>,
+) -> Result<(watch::Sender<bool>, Tasks)> {
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    for folder in manifests {
+        tasks.spawn(source::manifests(folder, engine.clone(), stopping.clone()));
+    }
+    tasks.spawn(api::serve(run_dir.listen()?, engine.clone(), stopping));
+    Ok((stop, tasks))
+}
+
+/// Runs until a signal or until a part fails; then stops the parts, and the engine last.
+async fn serve(
+    engine: Engine,
+    stop: watch::Sender<bool>,
+    mut tasks: Tasks,
+    signals: &mut Signals,
+) -> Done {
+    let result = tokio::select! {
+        name = signals.next() => {
+            tracing::info!("{name}: finishing what is under way; programs and maps stay in the kernel");
+            Ok(())
+        }
+        ended = tasks.join_next() => ended.map_or(Ok(()), |ended| ended?),
+    };
+    stop.send_replace(true);
+    let orderly = async {
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended.map_err(Into::into).and_then(|result| result) {
+                tracing::error!("{error:#}");
+            }
+        }
+        engine.stop().await;
+    };
+    tokio::select! {
+        () = orderly => {}
+        name = signals.next() => {
+            tracing::warn!("{name} again: leaving at once");
+            process::exit(1);
+        }
+    }
+    result.map(|()| true)
+}
+
+/// The signals that ask an agent to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_that_cannot_be_meant_are_refused_with_the_remedy() {
+        assert!(parse_cidr("10.96.0.0/12").is_ok());
+        assert!(parse_cidr("fd00:10:96::/112").is_ok());
+        for (word, remedy) in [
+            ("10.96.0.1/12", "10.96.0.0/12 is the range"),
+            ("10.96.0.0", "such as 10.96.0.0/12"),
+            ("fd00::/48", "/64"),
+        ] {
+            let error = parse_cidr(word).expect_err(word);
+            assert!(error.contains(remedy), "{word}: {error}");
+        }
+    }
+}

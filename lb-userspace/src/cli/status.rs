@@ -1,0 +1,245 @@
+//! `lb status`: what the agent does, and what it could not do, on one screen.
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+
+use super::Done;
+use super::age::age;
+use super::args::RunDirArg;
+use super::output::{self, Out};
+use super::table::Table;
+use crate::api::types::{SourceStatus, Status};
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    /// Another form than the screen
+    #[arg(short, long, value_enum)]
+    output: Option<Machine>,
+    #[command(flatten)]
+    run_dir: RunDirArg,
+}
+
+/// Forms that programs read.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Machine {
+    Json,
+    Yaml,
+}
+
+/// Prints a value in the form that was asked for.
+pub(super) fn print_machine(
+    value: &impl serde::Serialize,
+    form: Machine,
+    out: &mut Out,
+) -> Result<()> {
+    match form {
+        Machine::Json => output::print_json(out, value),
+        Machine::Yaml => output::print_yaml(out, value),
+    }
+}
+
+pub(super) async fn run(args: StatusArgs, out: &mut Out) -> Done {
+    let status = args.run_dir.client().status().await?;
+    match args.output {
+        Some(form) => print_machine(&status, form, out)?,
+        None => print(&status, Timestamp::now(), out)?,
+    }
+    Ok(true)
+}
+
+fn print(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
+    summary(status, now, out)?;
+    refused(status, out)?;
+    limits(status, out)?;
+    maps(status, out)?;
+    counters(status, out)
+}
+
+fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
+    let agent = &status.agent;
+    let counts = &status.objects;
+    let started = age(agent.started.parse().ok(), now);
+    let mut line = |label: &str, text: String| writeln!(out, "{label:<16}{text}");
+    line("Agent:", format!("lb {}, pid {}, running for {started}", agent.version, agent.pid))?;
+    line("Node:", agent.node.clone())?;
+    line("Service CIDR:", agent.service_cidrs.join(", "))?;
+    line(
+        "Objects:",
+        format!(
+            "{}, {}, {}",
+            counted(counts.services, "service"),
+            counted(counts.pods, "pod"),
+            counted(counts.endpoint_slices, "endpointslice")
+        ),
+    )?;
+    for (n, source) in status.sources.iter().enumerate() {
+        line(if n == 0 { "Sources:" } else { "" }, source_line(source))?;
+    }
+    let programs = &status.datapath.programs;
+    let place =
+        programs.first().map(|program| format!(", attached to {}", program.cgroup.display()));
+    line("Programs:", format!("{}{}", programs.len(), place.unwrap_or_default()))?;
+    Ok(())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+fn source_line(source: &SourceStatus) -> String {
+    let path = source.path.as_ref().map(|path| format!(" {}", path.display()));
+    let state = match (&source.error, source.synced) {
+        (Some(error), _) => format!(": {error}"),
+        (None, false) => ": being read".to_owned(),
+        (None, true) => String::new(),
+    };
+    format!("{}{}{state}", source.kind, path.unwrap_or_default())
+}
+
+fn refused(status: &Status, out: &mut Out) -> Result<()> {
+    if status.refused.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nNot served:")?;
+    for object in &status.refused {
+        // Messages about manifests name their place themselves.
+        if object.source.is_empty() || object.message.starts_with(&object.source) {
+            writeln!(out, "  {}", object.message)?;
+        } else {
+            writeln!(out, "  {}: {}", object.source, object.message)?;
+        }
+    }
+    Ok(())
+}
+
+fn limits(status: &Status, out: &mut Out) -> Result<()> {
+    if status.datapath.limits.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nLimits of this node:")?;
+    for limit in &status.datapath.limits {
+        writeln!(out, "  {limit}")?;
+    }
+    Ok(())
+}
+
+fn maps(status: &Status, out: &mut Out) -> Result<()> {
+    if status.datapath.maps.is_empty() {
+        return Ok(());
+    }
+    let row = |cells: [&str; 4]| cells.map(str::to_owned).to_vec();
+    let mut rows = vec![row(["MAP", "USED", "CAPACITY", "FULL"])];
+    for map in &status.datapath.maps {
+        let percent = map.used.saturating_mul(100).checked_div(map.capacity).unwrap_or(0);
+        rows.push(row([
+            &map.name,
+            &map.used.to_string(),
+            &map.capacity.to_string(),
+            &format!("{percent}%"),
+        ]));
+    }
+    writeln!(out)?;
+    Table::default().print(out, &rows)
+}
+
+fn counters(status: &Status, out: &mut Out) -> Result<()> {
+    let mut rows = vec![["OPERATION", "RESULT", "COUNT"].map(str::to_owned).to_vec()];
+    for (operation, reasons) in &status.datapath.counters {
+        let counted = reasons.iter().filter(|&(_, &count)| count > 0);
+        rows.extend(
+            counted
+                .map(|(reason, count)| vec![operation.clone(), reason.clone(), count.to_string()]),
+        );
+    }
+    if rows.len() == 1 {
+        return Ok(());
+    }
+    writeln!(out)?;
+    Table::default().print(out, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::api::types::{AgentStatus, ObjectCounts, RefusedObject};
+    use crate::cli::output::tests::Captured;
+    use crate::datapath::{self, MapStatus, ProgramStatus};
+
+    fn status() -> Status {
+        Status {
+            agent: AgentStatus {
+                version: "0.1.0".into(),
+                pid: 7,
+                node: "n1".into(),
+                started: "2026-11-22T11:00:00Z".into(),
+                service_cidrs: vec!["10.96.0.0/12".into()],
+            },
+            datapath: datapath::Status {
+                programs: vec![ProgramStatus {
+                    name: "connect4".into(),
+                    id: 3,
+                    cgroup: "/sys/fs/cgroup".into(),
+                }],
+                maps: vec![MapStatus { name: "FRONTENDS".into(), used: 50, capacity: 200 }],
+                counters: BTreeMap::from([(
+                    "connect".into(),
+                    BTreeMap::from([("translated".into(), 5), ("refused".into(), 0)]),
+                )]),
+                limits: vec!["refusals show as EPERM".into()],
+            },
+            sources: vec![SourceStatus {
+                kind: "manifests".into(),
+                path: Some("/etc/lb".into()),
+                synced: false,
+                error: Some("no such folder".into()),
+            }],
+            refused: vec![RefusedObject {
+                source: "a.yaml:3".into(),
+                object: "service/a".into(),
+                message: "a.yaml:3: Service \"a\" is invalid".into(),
+            }],
+            objects: ObjectCounts { services: 1, pods: 2, endpoint_slices: 0 },
+        }
+    }
+
+    #[test]
+    fn one_screen_says_what_runs_and_what_does_not() {
+        let captured = Captured::default();
+        let now = "2026-11-22T12:00:00Z".parse().expect("a time");
+        print(&status(), now, &mut captured.out()).expect("printed");
+        assert_eq!(
+            captured.text(),
+            "Agent:          lb 0.1.0, pid 7, running for 60m\n\
+             Node:           n1\n\
+             Service CIDR:   10.96.0.0/12\n\
+             Objects:        1 service, 2 pods, 0 endpointslices\n\
+             Sources:        manifests /etc/lb: no such folder\n\
+             Programs:       1, attached to /sys/fs/cgroup\n\
+             \n\
+             Not served:\n\
+             \u{20} a.yaml:3: Service \"a\" is invalid\n\
+             \n\
+             Limits of this node:\n\
+             \u{20} refusals show as EPERM\n\
+             \n\
+             MAP         USED   CAPACITY   FULL\n\
+             FRONTENDS   50     200        25%\n\
+             \n\
+             OPERATION   RESULT       COUNT\n\
+             connect     translated   5\n"
+        );
+    }
+
+    #[test]
+    fn programs_get_the_status_as_it_is() {
+        let captured = Captured::default();
+        print_machine(&status(), Machine::Json, &mut captured.out()).expect("printed");
+        let back: Status = serde_json::from_str(&captured.text()).expect("a status");
+        assert_eq!(back.objects, status().objects);
+    }
+}
