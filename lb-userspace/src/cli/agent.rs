@@ -59,14 +59,11 @@ fn parse_cidr(word: &str) -> Result<IpNet, String> {
 
 pub(super) async fn run(args: AgentArgs) -> Done {
     let mut signals = Signals::catch()?;
-    let one_of_each = args.service_cidr.iter().filter(|cidr| cidr.addr().is_ipv4()).count() <= 1
-        && args.service_cidr.iter().filter(|cidr| cidr.addr().is_ipv6()).count() <= 1;
-    ensure!(one_of_each, "--service-cidr takes at most one range of each family");
+    one_of_each_family(&args.service_cidr)?;
     let places = args.places.places()?;
     preflight(&places)?;
-    // Declared in this order, so that the socket goes before the folders are free for another agent.
-    let (cgroup, _pins) = take_node(&places)?;
     let run_dir = RunDir::claim(&places.run_dir)?;
+    let (cgroup, _pins) = take_node(&places)?;
     host::allow_locked_memory()?;
     let manifests =
         args.manifests.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
@@ -90,6 +87,17 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         run_dir.socket().display()
     );
     serve(engine, stop, tasks, &mut signals).await
+}
+
+fn one_of_each_family(cidrs: &[IpNet]) -> Result<()> {
+    let ipv4 = cidrs.iter().filter(|cidr| cidr.addr().is_ipv4()).count();
+    let list: Vec<_> = cidrs.iter().map(ToString::to_string).collect();
+    ensure!(
+        ipv4 <= 1 && cidrs.len() - ipv4 <= 1,
+        "--service-cidr {} has more than one range of a family; give one of IPv4, one of IPv6, or both",
+        list.join(",")
+    );
+    Ok(())
 }
 
 /// Stops before anything is changed if lb cannot work here.
@@ -205,6 +213,18 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_ranges_of_one_family_are_refused_by_name() {
+        let cidrs = |words: &[&str]| -> Vec<_> {
+            words.iter().map(|word| parse_cidr(word).expect("a range")).collect()
+        };
+        assert!(one_of_each_family(&cidrs(&["10.96.0.0/12", "fd00::/112"])).is_ok());
+        let error = one_of_each_family(&cidrs(&["10.96.0.0/12", "10.200.0.0/16"]))
+            .expect_err("two of IPv4")
+            .to_string();
+        assert!(error.contains("10.200.0.0/16"), "{error}");
+    }
 
     #[test]
     fn ranges_that_cannot_be_meant_are_refused_with_the_remedy() {

@@ -72,7 +72,8 @@ pub(super) async fn run(args: ApplyArgs, out: &mut Out) -> Done {
     let Input { items, errors, warnings } = input;
     ensure!(
         !(items.is_empty() && errors.is_empty() && warnings.is_empty()),
-        "no objects passed to apply"
+        "no objects passed to apply: {} holds none",
+        input::names(&args.filename)
     );
     warn(&warnings);
     let outcomes = if items.is_empty() {

@@ -62,7 +62,8 @@ fn keys(args: &DeleteArgs) -> Result<(Vec<Key>, Vec<String>)> {
         let input = input::read(&args.filename, args.namespace.as_deref(), false)?;
         ensure!(
             !(input.items.is_empty() && input.errors.is_empty() && input.warnings.is_empty()),
-            "no objects passed to delete"
+            "no objects passed to delete: {} holds none",
+            input::names(&args.filename)
         );
         warn(&input.warnings);
         return Ok((input.items.into_iter().map(|item| item.key).collect(), input.errors));

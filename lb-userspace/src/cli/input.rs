@@ -53,6 +53,11 @@ pub(super) fn read(paths: &[PathBuf], namespace: Option<&str>, strict: bool) -> 
     Ok(input)
 }
 
+/// The paths as they were given, for a message.
+pub(super) fn names(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 /// The manifests of a folder in the order of their names; not those of folders within.
 fn manifests_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();

@@ -30,6 +30,7 @@ pub fn is_bpffs(path: &Path) -> bool {
 
 /// Makes sure that `folder` exists and lies on a BPF file system, mounting one if there is none.
 pub fn ensure(folder: &Path, run_dir: &Path) -> Result<()> {
+    refuse_shared(folder)?;
     if !is_bpffs(nearest_existing(folder)) {
         mount_for(folder, run_dir)?;
     }
@@ -46,6 +47,15 @@ pub fn ensure(folder: &Path, run_dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What lies directly on the node's BPF file system is not lb's alone, and could not be cleaned up.
+pub(super) fn refuse_shared(folder: &Path) -> Result<()> {
+    ensure!(
+        folder != Path::new(USUAL),
+        "{USUAL} is shared with other programs; choose a folder in it with --bpffs, such as {DEFAULT_BPFFS}"
+    );
+    Ok(())
+}
+
 fn mount_for(folder: &Path, run_dir: &Path) -> Result<()> {
     let point = if folder.starts_with(USUAL) { Path::new(USUAL) } else { folder };
     if point != Path::new(USUAL) {
@@ -58,6 +68,10 @@ fn mount_for(folder: &Path, run_dir: &Path) -> Result<()> {
             );
         }
     }
+    // Before the mount, so that nothing is ever mounted that lb cleanup would not find.
+    let marker = run_dir.join(MARKER);
+    fs::write(&marker, point.as_os_str().as_encoded_bytes())
+        .with_context(|| format!("{} cannot be written", marker.display()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RELATIME;
     mount("bpf", point, "bpf", flags, c"mode=0700").with_context(|| {
         format!(
@@ -66,9 +80,7 @@ fn mount_for(folder: &Path, run_dir: &Path) -> Result<()> {
         )
     })?;
     tracing::info!("mounted a BPF file system on {}", point.display());
-    let marker = run_dir.join(MARKER);
-    fs::write(&marker, point.as_os_str().as_encoded_bytes())
-        .with_context(|| format!("{} cannot be written", marker.display()))
+    Ok(())
 }
 
 /// The path itself or the closest folder above it that exists.
@@ -87,6 +99,10 @@ pub(super) fn unmount_own(run_dir: &Path) -> Result<Option<PathBuf>> {
         }
         unmount(&point, UnmountFlags::empty())
             .with_context(|| format!("{} cannot be unmounted", point.display()))?;
+        if point != Path::new(USUAL) {
+            // Made for the mount; if somebody has put something there since, it stays.
+            let _ = fs::remove_dir(&point);
+        }
     }
     fs::remove_file(&marker)?;
     Ok(Some(point))

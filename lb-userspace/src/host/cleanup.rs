@@ -1,10 +1,14 @@
 //! Leaves the node as it was before lb.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::loaded_links;
 
 use super::bpffs;
 use super::check::Places;
@@ -12,6 +16,10 @@ use super::lock::{Lock, LockError, lock_file, lock_folder};
 
 /// What the store keeps in the state folder.
 const STATE_FILES: &[&str] = &["lb.redb"];
+
+/// How the folders of pins are named, in the order in which they go. Links first: an interrupted cleanup
+/// must leave maps without programs, never programs whose maps nobody finds again.
+const PIN_FOLDERS: [&str; 2] = ["links-", "maps-"];
 
 /// What was removed and what was kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +37,7 @@ pub struct Report {
 /// Detaches the programs, removes every pin and the run folder's files; with `state` also the stored
 /// objects and addresses. Refuses while an agent is running.
 pub fn cleanup(places: &Places, state: bool) -> Result<Report> {
+    bpffs::refuse_shared(&places.bpffs)?;
     let mut report = Report::default();
     let run_lock = lock_run_dir(places)?;
     remove_pins(&places.bpffs, &mut report)?;
@@ -80,49 +89,73 @@ fn remove_pins(folder: &Path, report: &mut Report) -> Result<()> {
             format!("{} cannot be opened; lb cleanup needs root", folder.display())
         })?,
     };
-    let mut pins = Vec::new();
-    let mut folders = Vec::new();
-    collect(folder, &mut pins, &mut folders)?;
-    pins.sort_by_key(|pin| (!is_link(pin), pin.clone()));
-    for pin in &pins {
-        fs::remove_file(pin).with_context(|| format!("{} cannot be removed", pin.display()))?;
+    let mut links = BTreeSet::new();
+    for kind in PIN_FOLDERS {
+        remove_pins_of(folder, kind, &mut links, report)?;
     }
-    report.pins = pins.len();
+    wait_until_detached(&links);
     drop(lock);
-    // A mount point stays busy until it is unmounted; so does the folder of a bpffs that others use.
-    for folder in folders.iter().rev() {
-        match fs::remove_dir(folder) {
-            Ok(()) => report.removed.push(folder.clone()),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("{} cannot be removed", folder.display()));
-            }
+    remove_empty(folder, report)
+}
+
+/// Removes what lies in the folders whose names begin so. Anything else in the folder of pins is a
+/// stranger's.
+fn remove_pins_of(
+    folder: &Path,
+    prefix: &str,
+    links: &mut BTreeSet<u32>,
+    report: &mut Report,
+) -> Result<()> {
+    for path in entries(folder)? {
+        let name = path.file_name().unwrap_or_default();
+        if !name.as_encoded_bytes().starts_with(prefix.as_bytes()) || !path.is_dir() {
+            continue;
         }
+        for pin in entries(&path)? {
+            // What is no link has no such number, and nothing to wait for.
+            let link = PinnedLink::from_pin(&pin).and_then(|pin| FdLink::from(pin).info());
+            links.extend(link.map(|link| link.id()));
+            fs::remove_file(&pin)
+                .with_context(|| format!("{} cannot be removed", pin.display()))?;
+            report.pins += 1;
+        }
+        remove_empty(&path, report)?;
     }
     Ok(())
 }
 
-/// Pins below `folder`, and the folders themselves, outer ones first.
-fn collect(folder: &Path, pins: &mut Vec<PathBuf>, folders: &mut Vec<PathBuf>) -> Result<()> {
-    folders.push(folder.to_owned());
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            collect(&entry.path(), pins, folders)?;
-        } else {
-            pins.push(entry.path());
+/// The kernel takes programs away in its own time after the last pin is gone. A person who is told that
+/// they are detached finds it so.
+fn wait_until_detached(links: &BTreeSet<u32>) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let deadline = Instant::now() + PATIENCE;
+    while loaded_links().flatten().any(|link| links.contains(&link.id())) {
+        if Instant::now() > deadline {
+            tracing::warn!("the programs' pins are gone, but the kernel still holds some of them");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .with_context(|| format!("{} cannot be read", folder.display()))
+}
+
+/// Removes the folder unless something is in it, or it is a mount point, which stays busy until then.
+fn remove_empty(folder: &Path, report: &mut Report) -> Result<()> {
+    const FINE: [io::ErrorKind; 3] =
+        [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty, io::ErrorKind::ResourceBusy];
+    match fs::remove_dir(folder) {
+        Ok(()) => report.removed.push(folder.to_owned()),
+        Err(error) if FINE.contains(&error.kind()) => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("{} cannot be removed", folder.display()));
         }
     }
     Ok(())
-}
-
-/// Links go first: a program without pinned maps still works and is found by nobody, so an interrupted
-/// cleanup must leave maps without programs, never the other way round.
-fn is_link(pin: &Path) -> bool {
-    pin.components().any(|part| part.as_os_str().to_string_lossy().contains("link"))
 }
 
 /// Removes lb's own files from a folder, and the folder if nothing else is in it.
@@ -137,20 +170,7 @@ fn remove_folder(folder: &Path, files: &[&str], report: &mut Report) -> Result<(
             }
         }
     }
-    match fs::remove_dir(folder) {
-        Ok(()) => report.removed.push(folder.to_owned()),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::DirectoryNotEmpty
-                    | io::ErrorKind::ResourceBusy
-            ) => {}
-        Err(error) => {
-            return Err(error).with_context(|| format!("{} cannot be removed", folder.display()));
-        }
-    }
-    Ok(())
+    remove_empty(folder, report)
 }
 
 #[cfg(test)]
