@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
@@ -16,9 +17,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::SOCKET_FILE;
-use super::types::{
-    ApplyRequest, DeleteRequest, Failure, List, Outcome, Status, WatchChange, WatchEvent,
-};
+use super::types::{ApplyRequest, DeleteRequest, Failure, List, Outcome, Status, WatchLine};
 use crate::object::{Key, Kind};
 
 /// Why a request got no answer that can be used.
@@ -91,21 +90,26 @@ impl Client {
         kind: Kind,
         namespace: Option<&str>,
         name: Option<&str>,
-    ) -> Result<Vec<Value>, ClientError> {
+    ) -> Result<Vec<Arc<Value>>, ClientError> {
         let list: List = self.get(&path(kind, namespace, name, false)).await?;
-        Ok(list.items.into_iter().map(std::sync::Arc::unwrap_or_clone).collect())
+        Ok(list.items)
     }
 
-    /// Objects of a kind, and every change from then on.
+    /// Objects of a kind, sorted by namespace and name, and every change from then on.
     pub async fn watch(
         &self,
         kind: Kind,
         namespace: Option<&str>,
         name: Option<&str>,
-    ) -> Result<Watch, ClientError> {
+    ) -> Result<(Vec<Arc<Value>>, Watch), ClientError> {
         let response =
             self.send(Method::GET, &path(kind, namespace, name, true), Bytes::new()).await?;
-        Ok(Watch { body: response.into_body(), buffer: BytesMut::new() })
+        let mut watch = Watch { body: response.into_body(), buffer: BytesMut::new() };
+        let mut existing = Vec::new();
+        while let Some(WatchLine::Added(object)) = watch.line().await? {
+            existing.push(object);
+        }
+        Ok((existing, watch))
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -175,20 +179,33 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next change, or `None` when the agent has ended the stream.
-    pub async fn next(&mut self) -> Result<Option<WatchEvent>, ClientError> {
+    /// The next object that came, changed or went, or `None` when the agent has ended the stream.
+    pub async fn next(&mut self) -> Result<Option<Arc<Value>>, ClientError> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
-                let line = self.buffer.split_to(end);
-                self.buffer.advance(1);
-                let event: WatchEvent = serde_json::from_slice(&line)?;
-                return if event.change == WatchChange::Error {
-                    let failure: Failure = serde_json::from_value(event.object)?;
-                    Err(ClientError::Refused(failure.message))
-                } else {
-                    Ok(Some(event))
-                };
+            match self.line().await? {
+                None => return Ok(None),
+                Some(WatchLine::Bookmark) => {}
+                Some(WatchLine::Error(failure)) => {
+                    return Err(ClientError::Refused(failure.message));
+                }
+                Some(
+                    WatchLine::Added(object)
+                    | WatchLine::Modified(object)
+                    | WatchLine::Deleted(object),
+                ) => return Ok(Some(object)),
             }
+        }
+    }
+
+    async fn line(&mut self) -> Result<Option<WatchLine>, ClientError> {
+        let mut searched = 0;
+        loop {
+            if let Some(end) = self.buffer[searched..].iter().position(|&byte| byte == b'\n') {
+                let line = self.buffer.split_to(searched + end);
+                self.buffer.advance(1);
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            searched = self.buffer.len();
             match self.body.frame().await {
                 None => return Ok(None),
                 Some(frame) => {

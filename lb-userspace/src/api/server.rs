@@ -13,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream::{self, Stream, StreamExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
 use super::types::{
-    ApplyRequest, DeleteRequest, Failure, List, Outcome, Selection, Status, WatchChange, WatchEvent,
+    ApplyRequest, DeleteRequest, Failure, List, Outcome, Selection, Status, WatchEvent, WatchLine,
 };
 use crate::engine::Engine;
 use crate::object::Kind;
@@ -122,11 +122,11 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 fn existing_lines(existing: Vec<Arc<Value>>, selection: Selection) -> impl Stream<Item = Bytes> {
-    let bookmark = line(&json!({"type": WatchChange::Bookmark, "object": null}));
+    let bookmark = line(&WatchLine::Bookmark);
     let added = existing
         .into_iter()
         .filter(move |object| selection.selects(object))
-        .map(|object| line(&json!({"type": WatchChange::Added, "object": *object})));
+        .map(|object| line(&WatchLine::Added(object)));
     stream::iter(added.chain([bookmark]))
 }
 
@@ -149,9 +149,7 @@ fn changed_lines(
                         let message = format!(
                             "the watch fell behind and missed {missed} changes; start it again"
                         );
-                        let event =
-                            json!({"type": WatchChange::Error, "object": Failure { message }});
-                        return Some((line(&event), None));
+                        return Some((line(&WatchLine::Error(Failure { message })), None));
                     }
                 }
             }
@@ -181,13 +179,16 @@ fn failure(status: StatusCode, message: &str) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::api::types::WatchChange;
 
     fn object(name: &str) -> Value {
         json!({"metadata": {"namespace": "default", "name": name}})
     }
 
-    async fn lines(stream: impl Stream<Item = Bytes>) -> Vec<Value> {
+    async fn lines(stream: impl Stream<Item = Bytes>) -> Vec<WatchLine> {
         stream.map(|line| serde_json::from_slice(&line).expect("JSON")).collect().await
     }
 
@@ -196,13 +197,7 @@ mod tests {
         let selection = Selection { name: Some("a".into()), ..Selection::default() };
         let existing = vec![Arc::new(object("a")), Arc::new(object("b"))];
         let lines = lines(existing_lines(existing, selection)).await;
-        assert_eq!(
-            lines,
-            [
-                json!({"type": "ADDED", "object": object("a")}),
-                json!({"type": "BOOKMARK", "object": null}),
-            ]
-        );
+        assert_eq!(lines, [WatchLine::Added(Arc::new(object("a"))), WatchLine::Bookmark]);
     }
 
     #[tokio::test]
@@ -213,8 +208,17 @@ mod tests {
             sender.send(Arc::new(event)).expect("someone listens");
         }
         let lines = lines(changed_lines(changes, Selection::default())).await;
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        assert_eq!(lines[0]["type"], "ERROR");
-        assert!(lines[0]["object"]["message"].as_str().is_some_and(|m| m.contains("fell behind")));
+        let [WatchLine::Error(failure)] = &lines[..] else { panic!("{lines:?}") };
+        assert!(failure.message.contains("fell behind"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn changes_read_as_lines() {
+        let (sender, changes) = broadcast::channel(2);
+        let event = WatchEvent { change: WatchChange::Deleted, object: object("a") };
+        sender.send(Arc::new(event)).expect("someone listens");
+        drop(sender);
+        let lines = lines(changed_lines(changes, Selection::default())).await;
+        assert_eq!(lines, [WatchLine::Deleted(Arc::new(object("a")))]);
     }
 }

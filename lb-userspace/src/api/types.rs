@@ -79,10 +79,6 @@ pub enum WatchChange {
     Added,
     Modified,
     Deleted,
-    /// Everything that existed at the start has been sent. Without object.
-    Bookmark,
-    /// The stream ends early; the object's `message` says why.
-    Error,
 }
 
 /// `lb status -o json`.
@@ -209,8 +205,24 @@ impl List {
     }
 }
 
+/// One line of a watch, named as in the Kubernetes API. A [`WatchEvent`] reads as one of the first three.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", content = "object", rename_all = "UPPERCASE")]
+pub enum WatchLine {
+    /// It exists, or it is new.
+    Added(Arc<Value>),
+    /// It replaced an older version.
+    Modified(Arc<Value>),
+    /// It is gone; this is how it was.
+    Deleted(Arc<Value>),
+    /// Everything that existed at the start has been sent.
+    Bookmark,
+    /// The stream ends early.
+    Error(Failure),
+}
+
 /// Body of every answer that is no success.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// One sentence for a person.

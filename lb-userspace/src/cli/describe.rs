@@ -51,7 +51,8 @@ pub(super) async fn run(args: DescribeArgs, out: &mut Out) -> Done {
             let service: Service = read(service)?;
             let namespace = service.metadata.namespace.as_deref();
             let slices = client.list(Kind::EndpointSlice, namespace, None).await?;
-            let slices = slices.iter().map(read).collect::<Result<Vec<EndpointSlice>>>()?;
+            let slices =
+                slices.iter().map(|slice| read(slice)).collect::<Result<Vec<EndpointSlice>>>()?;
             if !std::mem::take(&mut first) {
                 write!(out, "\n\n")?;
             }

@@ -1,10 +1,12 @@
 //! `lb get`: objects as a table, as JSON or YAML, or as names.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::args::{RunDirArg, Target, not_found, parse_targets};
@@ -30,6 +32,8 @@ pub(super) struct GetArgs {
     #[command(flatten)]
     pub(super) run_dir: RunDirArg,
 }
+
+type Found = (Kind, Arc<Value>);
 
 /// Which namespaces are asked for.
 #[derive(Args, Clone, Debug)]
@@ -93,7 +97,7 @@ pub(super) async fn run(args: GetArgs, out: &mut Out) -> Done {
 }
 
 /// Everything asked for that exists, and a message for each named object that does not.
-async fn fetch(args: &GetArgs, targets: &[Target]) -> Result<(Vec<(Kind, Value)>, Vec<String>)> {
+async fn fetch(args: &GetArgs, targets: &[Target]) -> Result<(Vec<Found>, Vec<String>)> {
     let client = args.run_dir.client();
     let mut found = Vec::new();
     let mut missing = Vec::new();
@@ -108,12 +112,7 @@ async fn fetch(args: &GetArgs, targets: &[Target]) -> Result<(Vec<(Kind, Value)>
     Ok((found, missing))
 }
 
-fn print(
-    args: &GetArgs,
-    targets: &[Target],
-    found: Vec<(Kind, Value)>,
-    out: &mut Out,
-) -> Result<()> {
+fn print(args: &GetArgs, targets: &[Target], found: Vec<Found>, out: &mut Out) -> Result<()> {
     let one_object = matches!(targets, [Target { name: Some(_), .. }]);
     match args.output {
         Some(format @ (Format::Json | Format::Yaml)) => {
@@ -121,11 +120,10 @@ fn print(
                 return Ok(());
             }
             let mut items: Vec<_> = found.into_iter().map(|(_, object)| object).collect();
-            let value = if one_object { items.remove(0) } else { output::list(items) };
-            if format == Format::Json {
-                output::print_json(out, &value)
+            if one_object {
+                print_value(&items.remove(0), format, out)
             } else {
-                output::print_yaml(out, &value)
+                print_value(&output::List::new(items), format, out)
             }
         }
         Some(Format::Name) => {
@@ -138,13 +136,16 @@ fn print(
     }
 }
 
+fn print_value(value: &impl Serialize, format: Format, out: &mut Out) -> Result<()> {
+    if format == Format::Json {
+        output::print_json(out, value)
+    } else {
+        output::print_yaml(out, value)
+    }
+}
+
 /// One table for each kind; with several kinds the names say theirs.
-fn print_tables(
-    args: &GetArgs,
-    targets: &[Target],
-    found: &[(Kind, Value)],
-    out: &mut Out,
-) -> Result<()> {
+fn print_tables(args: &GetArgs, targets: &[Target], found: &[Found], out: &mut Out) -> Result<()> {
     let mut kinds: Vec<_> = targets.iter().map(|target| target.kind).collect();
     kinds.dedup();
     let mut first = true;
@@ -225,16 +226,16 @@ mod tests {
         args: GetArgs,
     }
 
-    fn object(kind: Kind, name: &str) -> (Kind, Value) {
+    fn object(kind: Kind, name: &str) -> Found {
         let object = json!({
             "apiVersion": kind.api_version(), "kind": kind.name(),
             "metadata": {"name": name, "namespace": "default"},
             "spec": {"clusterIP": "10.96.0.9", "ports": [{"port": 80}], "containers": []},
         });
-        (kind, object)
+        (kind, Arc::new(object))
     }
 
-    fn printed(line: &str, found: Vec<(Kind, Value)>) -> String {
+    fn printed(line: &str, found: Vec<Found>) -> String {
         let args = Line::parse_from(["get"].into_iter().chain(line.split(' '))).args;
         let targets = parse_targets(&args.objects).expect("understood");
         let captured = Captured::default();

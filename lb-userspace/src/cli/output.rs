@@ -1,6 +1,7 @@
 //! Standard output, and the forms in which objects are printed there.
 
 use std::io::{self, BufWriter, Stdout, Write};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -59,10 +60,20 @@ pub(super) fn reader_is_gone(error: &anyhow::Error) -> bool {
 }
 
 /// Several objects as one, as `kubectl get -o yaml` wraps them.
-pub(super) fn list(items: Vec<Value>) -> Value {
-    let mut list = json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}});
-    list["items"] = items.into();
-    list
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct List {
+    api_version: &'static str,
+    items: Vec<Arc<Value>>,
+    kind: &'static str,
+    metadata: Value,
+}
+
+impl List {
+    pub(super) fn new(items: Vec<Arc<Value>>) -> Self {
+        let metadata = json!({"resourceVersion": ""});
+        Self { api_version: "v1", items, kind: "List", metadata }
+    }
 }
 
 /// Prints JSON with kubectl's indentation.

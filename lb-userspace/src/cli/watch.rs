@@ -1,6 +1,7 @@
 //! `lb get -w`: what exists, and then every change.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -10,15 +11,13 @@ use super::args::{Target, not_found};
 use super::get::{Format, GetArgs, Rows, key};
 use super::output::{self, Out};
 use super::table::Table;
-use crate::api::Watch;
-use crate::api::types::WatchChange;
 
 /// Runs until the person or the agent ends it.
 pub(super) async fn run(args: &GetArgs, target: &Target, out: &mut Out) -> Done {
     let namespace = args.scope.namespace(target.kind);
     let client = args.run_dir.client();
-    let mut changes = client.watch(target.kind, namespace, target.name.as_deref()).await?;
-    let existing = existing(&mut changes).await?;
+    let (existing, mut changes) =
+        client.watch(target.kind, namespace, target.name.as_deref()).await?;
     if let (Some(name), true) = (&target.name, existing.is_empty()) {
         writeln!(std::io::stderr(), "{}", not_found(target.kind, name))?;
         return Ok(false);
@@ -32,22 +31,10 @@ pub(super) async fn run(args: &GetArgs, target: &Target, out: &mut Out) -> Done 
     };
     printer.print(&existing, out)?;
     drop(existing);
-    while let Some(event) = changes.next().await? {
-        printer.print(&[event.object], out)?;
+    while let Some(object) = changes.next().await? {
+        printer.print(&[object], out)?;
     }
     bail!("the agent has stopped, and with it the watch")
-}
-
-/// The objects before the bookmark.
-async fn existing(changes: &mut Watch) -> Result<Vec<Value>> {
-    let mut existing = Vec::new();
-    while let Some(event) = changes.next().await? {
-        if event.change == WatchChange::Bookmark {
-            break;
-        }
-        existing.push(event.object);
-    }
-    Ok(existing)
 }
 
 struct Printer<'a> {
@@ -59,7 +46,7 @@ struct Printer<'a> {
 }
 
 impl Printer<'_> {
-    fn print(&mut self, objects: &[Value], out: &mut Out) -> Result<()> {
+    fn print(&mut self, objects: &[Arc<Value>], out: &mut Out) -> Result<()> {
         if objects.is_empty() {
             return Ok(());
         }
@@ -87,7 +74,7 @@ impl Printer<'_> {
         Ok(out.flush()?)
     }
 
-    fn print_rows(&mut self, objects: &[Value], out: &mut Out) -> Result<()> {
+    fn print_rows(&mut self, objects: &[Arc<Value>], out: &mut Out) -> Result<()> {
         let mut lines = Vec::with_capacity(objects.len() + 1);
         if !std::mem::replace(&mut self.begun, true) {
             lines.push(self.rows.heading());
