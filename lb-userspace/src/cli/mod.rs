@@ -15,6 +15,7 @@ mod output;
 mod status;
 mod table;
 mod watch;
+mod yaml;
 
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
