@@ -1,0 +1,35 @@
+//! What a test needs around the binary under test: namespaces, pods, an agent, and a report when
+//! something does not hold.
+
+pub(crate) mod agent;
+pub(crate) mod cgroup;
+pub(crate) mod command;
+pub(crate) mod echo;
+pub(crate) mod janitor;
+pub(crate) mod manifest;
+pub(crate) mod netns;
+pub(crate) mod process;
+pub(crate) mod report;
+pub(crate) mod sandbox;
+pub(crate) mod stage;
+pub(crate) mod statistics;
+pub(crate) mod status;
+pub(crate) mod wait;
+
+pub(crate) use agent::Agent;
+pub(crate) use command::Output;
+pub(crate) use echo::Listen;
+pub(crate) use manifest::{Pod, service};
+pub(crate) use stage::Stage;
+pub(crate) use wait::{PATIENCE, eventually, within};
+
+/// One test module's tests, each under the name `module::function`.
+macro_rules! cases {
+    ($($test:ident),+ $(,)?) => {
+        vec![$($crate::harness::report::trial(
+            concat!(module_path!(), "::", stringify!($test)),
+            $test,
+        )),+]
+    };
+}
+pub(crate) use cases;

@@ -1,0 +1,91 @@
+//! What `lb status -o json` says of counters, map fill and refused objects.
+
+use serde_json::Value;
+
+/// A hook's counters, by the names the status gives them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Op {
+    TcpConnect,
+    UdpConnect,
+    UdpSend,
+    UdpReceive,
+    PeerName,
+}
+
+impl Op {
+    fn name(self) -> &'static str {
+        match self {
+            Self::TcpConnect => "tcpConnect",
+            Self::UdpConnect => "udpConnect",
+            Self::UdpSend => "udpSend",
+            Self::UdpReceive => "udpReceive",
+            Self::PeerName => "peerName",
+        }
+    }
+}
+
+/// The parsed document.
+#[derive(Debug)]
+pub(crate) struct Status(Value);
+
+impl Status {
+    pub(crate) fn parse(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(text).map(Self)
+    }
+
+    /// How often the hook has decided so. Zero counters may be left out.
+    #[track_caller]
+    pub(crate) fn counter(&self, op: Op, reason: &str) -> u64 {
+        let counters = &self.0["datapath"]["counters"];
+        assert!(counters.is_object(), "status has no .datapath.counters: {}", self.0);
+        counters[op.name()][reason].as_u64().unwrap_or(0)
+    }
+
+    /// How many entries of the map are in use.
+    #[track_caller]
+    pub(crate) fn used(&self, map: &str) -> u64 {
+        self.map(map)["used"].as_u64().unwrap_or_else(|| panic!("{map} has no `used`: {}", self.0))
+    }
+
+    #[track_caller]
+    fn map(&self, name: &str) -> &Value {
+        let maps = self.0["datapath"]["maps"].as_array();
+        maps.and_then(|maps| maps.iter().find(|map| map["name"] == name))
+            .unwrap_or_else(|| panic!("status has no map {name}: {}", self.0))
+    }
+
+    /// The ids of the loaded programs, sorted.
+    #[track_caller]
+    pub(crate) fn program_ids(&self) -> Vec<u64> {
+        let programs = self.0["datapath"]["programs"].as_array();
+        let programs = programs.unwrap_or_else(|| panic!("status has no programs: {}", self.0));
+        let mut ids: Vec<_> =
+            programs.iter().filter_map(|program| program["id"].as_u64()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The objects and files that the manifests directory holds and the agent refuses.
+    #[track_caller]
+    pub(crate) fn refused(&self) -> &[Value] {
+        let refused = self.0["refused"].as_array();
+        refused.unwrap_or_else(|| panic!("status has no .refused: {}", self.0))
+    }
+
+    /// One of the refused whose every text occurs in its source, object or message.
+    pub(crate) fn refusal_with(&self, texts: &[&str]) -> Result<String, String> {
+        let refused: Vec<_> = self.refused().iter().map(Value::to_string).collect();
+        refused
+            .iter()
+            .find(|entry| texts.iter().all(|text| entry.contains(text)))
+            .cloned()
+            .ok_or_else(|| format!("no refusal names {texts:?}; refused: {refused:?}"))
+    }
+
+    /// How many objects of the kind (`services`, `pods`, `endpointSlices`) are kept.
+    #[track_caller]
+    pub(crate) fn objects(&self, kind: &str) -> u64 {
+        let count = self.0["objects"][kind].as_u64();
+        count.unwrap_or_else(|| panic!("status has no .objects.{kind}: {}", self.0))
+    }
+}

@@ -1,0 +1,80 @@
+//! End-to-end tests: the real binary `lb`, real sockets, loaded programs.
+//!
+//! Every test has a [`harness::Stage`] of its own: a client's and a server's network namespace, a
+//! cgroup, an agent attached to that cgroup alone. So tests run in parallel, and beside an agent
+//! that serves the machine. `harness` sets the stage, `probe` is the workload (this same binary,
+//! run again inside the client's namespace and cgroup), every other module is one topic's tests.
+//!
+//! They need root. `LB_E2E=skip` skips them where there is none.
+
+mod harness;
+mod probe;
+
+mod changes;
+mod client;
+mod endpoints;
+mod families;
+mod input;
+mod lifecycle;
+mod manifests;
+mod refusals;
+mod restart;
+mod selftest;
+mod siblings;
+mod slots;
+mod sockets;
+mod startup;
+mod tcp;
+mod udp;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    match arguments.next().as_deref() {
+        Some(probe::MODE) => return probe::run(arguments),
+        Some(harness::process::MODE) => return harness::process::run(arguments),
+        Some(harness::janitor::MODE) => return harness::janitor::run(arguments),
+        _ => {}
+    }
+
+    let arguments = Arguments::from_args();
+    if std::env::var_os("LB_E2E").is_some_and(|value| value == "skip") {
+        eprintln!("e2e: skipped, as LB_E2E=skip asks");
+        return ExitCode::SUCCESS;
+    }
+    if !arguments.list
+        && let Err(problem) = harness::sandbox::enter()
+    {
+        eprintln!("e2e: {problem}");
+        return ExitCode::FAILURE;
+    }
+    harness::report::install();
+    libtest_mimic::run(&arguments, trials()).exit_code()
+}
+
+fn trials() -> Vec<libtest_mimic::Trial> {
+    [
+        selftest::tests(),
+        tcp::tests(),
+        udp::tests(),
+        families::tests(),
+        refusals::tests(),
+        sockets::tests(),
+        slots::tests(),
+        endpoints::tests(),
+        changes::tests(),
+        manifests::tests(),
+        input::tests(),
+        client::tests(),
+        startup::tests(),
+        restart::tests(),
+        lifecycle::tests(),
+        siblings::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

@@ -1,0 +1,130 @@
+//! The requests a test sends to its workload, and the replies.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, Type};
+
+use super::{Errno, Tally};
+
+/// A socket's family and protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Tcp4,
+    Tcp6,
+    Udp4,
+    Udp6,
+    Mptcp4,
+    Mptcp6,
+}
+
+impl Kind {
+    /// A TCP socket of the address's family.
+    pub(crate) fn tcp(address: SocketAddr) -> Self {
+        if address.is_ipv4() { Self::Tcp4 } else { Self::Tcp6 }
+    }
+
+    /// A UDP socket of the address's family.
+    pub(crate) fn udp(address: SocketAddr) -> Self {
+        if address.is_ipv4() { Self::Udp4 } else { Self::Udp6 }
+    }
+
+    /// The arguments of `socket(2)`.
+    pub(super) fn arguments(self) -> (Domain, Type, Option<Protocol>) {
+        match self {
+            Self::Tcp4 => (Domain::IPV4, Type::STREAM, None),
+            Self::Tcp6 => (Domain::IPV6, Type::STREAM, None),
+            Self::Udp4 => (Domain::IPV4, Type::DGRAM, None),
+            Self::Udp6 => (Domain::IPV6, Type::DGRAM, None),
+            Self::Mptcp4 => (Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)),
+            Self::Mptcp6 => (Domain::IPV6, Type::STREAM, Some(Protocol::MPTCP)),
+        }
+    }
+
+    pub(super) fn is_datagram(self) -> bool {
+        matches!(self, Self::Udp4 | Self::Udp6)
+    }
+}
+
+/// What the workload is to do. Sockets have numbers that the test chooses.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Open {
+        socket: u32,
+        kind: Kind,
+    },
+    Connect {
+        socket: u32,
+        to: SocketAddr,
+    },
+    /// `connect` with `AF_UNSPEC`.
+    Disconnect {
+        socket: u32,
+    },
+    /// The first line of a TCP connection.
+    Greeting {
+        socket: u32,
+    },
+    /// Sends on a TCP connection and reads as much back.
+    Echo {
+        socket: u32,
+        payload: String,
+    },
+    PeerName {
+        socket: u32,
+    },
+    Send {
+        socket: u32,
+        payload: String,
+    },
+    SendTo {
+        socket: u32,
+        to: SocketAddr,
+        payload: String,
+    },
+    /// A datagram and whom it is from.
+    Receive {
+        socket: u32,
+    },
+    Close {
+        socket: u32,
+    },
+    /// `count` connections (or request–answer pairs), one after another, each on a socket of its
+    /// own.
+    Burst {
+        kind: Kind,
+        to: SocketAddr,
+        count: u32,
+    },
+    /// Connects in the background until told to stop.
+    LoadStart {
+        kind: Kind,
+        to: SocketAddr,
+    },
+    /// Attempts begun from now on are counted apart.
+    LoadMark,
+    LoadStop,
+    /// `getaddrinfo`.
+    Resolve {
+        name: String,
+        service: String,
+    },
+}
+
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Done,
+    Text(String),
+    Address(SocketAddr),
+    Datagram {
+        from: SocketAddr,
+        payload: String,
+    },
+    Tallies(Vec<Tally>),
+    Addresses(Vec<IpAddr>),
+    /// A system call failed.
+    Failed(Errno),
+    /// The request makes no sense: a mistake of the test.
+    Nonsense(String),
+}

@@ -1,0 +1,143 @@
+//! The workload process.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+use socket2::Socket;
+
+use super::Errno;
+use super::load::{Load, burst};
+use super::protocol::{Reply, Request};
+use super::{resolve, sockets};
+use crate::harness::process::die_with;
+
+/// The first argument that makes this binary the workload.
+pub(crate) const MODE: &str = "__probe";
+
+/// The workload's main. Arguments: the test process's id, the cgroup, a file to be `/etc/hosts`
+/// (or nothing).
+pub(crate) fn run(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let arguments: Vec<_> = arguments.collect();
+    let served = enter(&arguments).and_then(|()| serve());
+    if let Err(problem) = served {
+        eprintln!("e2e probe: {problem}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn enter(arguments: &[String]) -> io::Result<()> {
+    let [parent, cgroup, hosts] = arguments else {
+        return Err(io::Error::other("wants a process id, a cgroup and a hosts file"));
+    };
+    die_with(parent.parse().map_err(io::Error::other)?).map_err(io::Error::other)?;
+    // "0" is the writer itself. A socket belongs to the cgroup its process is in when it is made.
+    fs::write(Path::new(cgroup).join("cgroup.procs"), "0")?;
+    if !hosts.is_empty() {
+        use_hosts(Path::new(hosts))?;
+    }
+    Ok(())
+}
+
+/// Makes the file this process's `/etc/hosts`, and that the only source of names.
+fn use_hosts(hosts: &Path) -> io::Result<()> {
+    // SAFETY: without `UnshareFlags::FILES` no file descriptor changes hands.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    mount_bind(hosts, "/etc/hosts")?;
+    let switch = Path::new("/etc/nsswitch.conf");
+    if switch.exists() {
+        let files_only = hosts.with_extension("nsswitch");
+        fs::write(&files_only, "hosts: files\n")?;
+        mount_bind(&files_only, switch)?;
+    }
+    Ok(())
+}
+
+fn serve() -> io::Result<()> {
+    let mut workload = Workload::default();
+    for line in io::stdin().lock().lines() {
+        let reply = match serde_json::from_str(&line?) {
+            Ok(request) => workload.answer(request),
+            Err(error) => Reply::Nonsense(error.to_string()),
+        };
+        let mut output = io::stdout().lock();
+        serde_json::to_writer(&mut output, &reply)?;
+        output.write_all(b"\n")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Workload {
+    sockets: HashMap<u32, Socket>,
+    load: Option<Load>,
+}
+
+impl Workload {
+    fn answer(&mut self, request: Request) -> Reply {
+        self.perform(request).unwrap_or_else(|error| match error.raw_os_error() {
+            Some(number) => Reply::Failed(Errno(number)),
+            None => Reply::Nonsense(error.to_string()),
+        })
+    }
+
+    fn perform(&mut self, request: Request) -> io::Result<Reply> {
+        match request {
+            Request::Open { socket, kind } => {
+                self.sockets.insert(socket, sockets::open(kind)?);
+            }
+            Request::Connect { socket, to } => sockets::connect(self.socket(socket)?, to)?,
+            Request::Disconnect { socket } => rustix::net::connect_unspec(self.socket(socket)?)?,
+            Request::Greeting { socket } => {
+                return sockets::line(self.socket(socket)?).map(Reply::Text);
+            }
+            Request::Echo { socket, payload } => {
+                let socket = self.socket(socket)?;
+                sockets::send(socket, &payload)?;
+                return sockets::exactly(socket, payload.len()).map(Reply::Text);
+            }
+            Request::PeerName { socket } => {
+                return sockets::peer(self.socket(socket)?).map(Reply::Address);
+            }
+            Request::Send { socket, payload } => sockets::send(self.socket(socket)?, &payload)?,
+            Request::SendTo { socket, to, payload } => {
+                sockets::send_to(self.socket(socket)?, to, &payload)?;
+            }
+            Request::Receive { socket } => {
+                let (from, payload) = sockets::receive(self.socket(socket)?)?;
+                return Ok(Reply::Datagram { from, payload });
+            }
+            Request::Close { socket } => drop(self.sockets.remove(&socket)),
+            Request::Burst { kind, to, count } => {
+                return Ok(Reply::Tallies(vec![burst(kind, to, count)]));
+            }
+            Request::LoadStart { kind, to } => self.load = Some(Load::start(kind, to)),
+            Request::LoadMark => self.load.as_ref().ok_or_else(no_load)?.mark(),
+            Request::LoadStop => {
+                let load = self.load.take().ok_or_else(no_load)?;
+                return Ok(Reply::Tallies(load.stop()));
+            }
+            Request::Resolve { name, service } => {
+                return resolve::resolve(&name, &service).map(Reply::Addresses);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    fn socket(&self, number: u32) -> io::Result<&Socket> {
+        self.sockets
+            .get(&number)
+            .ok_or_else(|| io::Error::other(format!("no socket {number} is open")))
+    }
+}
+
+fn no_load() -> io::Error {
+    io::Error::other("no load is running")
+}
