@@ -169,11 +169,26 @@ impl Agent {
             .unwrap_or_else(|error| panic!("not JSON ({error}): {output}"))
     }
 
+    /// All objects of a kind, in the namespace `default`.
+    #[track_caller]
+    pub(crate) fn get_all(&self, kind: &str) -> Vec<Value> {
+        let output = self.lb(&["get", kind, "-o", "json"]).ok();
+        let list: Value = serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {output}"));
+        let items = list["items"].as_array().cloned();
+        items.unwrap_or_else(|| panic!("`lb get {kind} -o json` must print a List: {output}"))
+    }
+
     /// `lb status -o json`.
     #[track_caller]
     pub(crate) fn status(&self) -> Status {
         let output = self.lb(&["status", "-o", "json"]).ok();
         Status::parse(&output.stdout).unwrap_or_else(|error| panic!("not JSON ({error}): {output}"))
+    }
+
+    /// What this agent shares with another is left to that one: no cleanup when dropped.
+    pub(crate) fn leave_as_it_is(&mut self) {
+        self.cleaned = true;
     }
 
     /// Everything the agents of this place have logged.

@@ -102,6 +102,12 @@ impl Stage {
         self.probe_in(&self.cgroup.path)
     }
 
+    /// A workload on the pods' side: in another network namespace than the agent's.
+    #[track_caller]
+    pub(crate) fn probe_among_pods(&self) -> Probe {
+        Probe::start(&self.pods, Setup { cgroup: self.cgroup.path.clone(), hosts: None })
+    }
+
     /// A workload in another cgroup.
     #[track_caller]
     pub(crate) fn probe_in(&self, cgroup: &Path) -> Probe {

@@ -10,8 +10,10 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use super::protocol::{Kind, Reply, Request};
+use super::protocol::{Failure, Kind, Reply, Request};
 use super::{Errno, MODE, Tally};
+use serde::de::DeserializeOwned;
+
 use crate::harness::netns::Namespace;
 use crate::harness::{process, sandbox};
 
@@ -70,17 +72,18 @@ impl Probe {
         Self { child, requests, replies, next_socket: Cell::new(0) }
     }
 
+    /// Sends a request; the reply is of the type that the request's kind gives.
     #[track_caller]
-    fn ask(&self, request: &Request) -> Result<Reply, Errno> {
+    fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Errno> {
         let line = serde_json::to_string(request).expect("a request is JSON") + "\n";
         let written = self.requests.borrow_mut().write_all(line.as_bytes());
         written.unwrap_or_else(|error| panic!("the probe is gone before {request:?}: {error}"));
         let reply = self.replies.recv_timeout(PATIENCE);
         let reply = reply.unwrap_or_else(|error| panic!("no reply to {request:?}: {error}"));
-        match serde_json::from_str(&reply).expect("a reply is JSON") {
-            Reply::Failed(errno) => Err(errno),
-            Reply::Nonsense(problem) => panic!("{request:?}: {problem}"),
-            reply => Ok(reply),
+        match serde_json::from_str::<Reply>(&reply).expect("a reply is JSON") {
+            Ok(value) => Ok(serde_json::from_value(value).expect("of the request's type")),
+            Err(Failure::Call(errno)) => Err(errno),
+            Err(Failure::Nonsense(problem)) => panic!("{request:?}: {problem}"),
         }
     }
 
@@ -89,7 +92,7 @@ impl Probe {
     pub(crate) fn open(&self, kind: Kind) -> ProbeSocket<'_> {
         let number = self.next_socket.get();
         self.next_socket.set(number + 1);
-        let opened = self.ask(&Request::Open { socket: number, kind });
+        let opened = self.ask::<()>(&Request::Open { socket: number, kind });
         opened.unwrap_or_else(|errno| panic!("cannot open a {kind:?} socket: {errno:?}"));
         ProbeSocket { probe: self, number }
     }
@@ -132,41 +135,32 @@ impl Probe {
     /// So many visits, one after another.
     #[track_caller]
     pub(crate) fn burst(&self, kind: Kind, to: SocketAddr, count: u32) -> Tally {
-        match self.ask(&Request::Burst { kind, to, count }) {
-            Ok(Reply::Tallies(tallies)) => tallies.into_iter().next().unwrap_or_default(),
-            other => panic!("a burst to {to}: {other:?}"),
-        }
+        self.ask(&Request::Burst { kind, to, count }).expect("a burst counts its failures")
     }
 
     /// Visits without pause until [`Probe::load_stop`].
     #[track_caller]
     pub(crate) fn load_start(&self, kind: Kind, to: SocketAddr) {
-        self.ask(&Request::LoadStart { kind, to }).expect("a load starts");
+        self.ask::<()>(&Request::LoadStart { kind, to }).expect("a load starts");
     }
 
     /// Counts the visits that begin from now on apart.
     #[track_caller]
     pub(crate) fn load_mark(&self) {
-        self.ask(&Request::LoadMark).expect("a load is running");
+        self.ask::<()>(&Request::LoadMark).expect("a load is running");
     }
 
     /// Ends the load: a tally for each period between marks.
     #[track_caller]
     pub(crate) fn load_stop(&self) -> Vec<Tally> {
-        match self.ask(&Request::LoadStop) {
-            Ok(Reply::Tallies(tallies)) => tallies,
-            other => panic!("stopping the load: {other:?}"),
-        }
+        self.ask(&Request::LoadStop).expect("a load is running")
     }
 
     /// `getaddrinfo` for a stream socket.
     #[track_caller]
     pub(crate) fn resolve(&self, name: &str, service: &str) -> Vec<IpAddr> {
         let request = Request::Resolve { name: name.to_owned(), service: service.to_owned() };
-        match self.ask(&request) {
-            Ok(Reply::Addresses(addresses)) => addresses,
-            other => panic!("resolving {name}: {other:?}"),
-        }
+        self.ask(&request).unwrap_or_else(|errno| panic!("resolving {name}: {errno:?}"))
     }
 }
 
@@ -187,74 +181,61 @@ pub(crate) struct ProbeSocket<'probe> {
 impl ProbeSocket<'_> {
     #[track_caller]
     pub(crate) fn connect(&self, to: SocketAddr) -> Result<(), Errno> {
-        self.probe.ask(&Request::Connect { socket: self.number, to }).map(drop)
+        self.probe.ask(&Request::Connect { socket: self.number, to })
     }
 
     /// `connect` with `AF_UNSPEC`.
     #[track_caller]
     pub(crate) fn disconnect(&self) -> Result<(), Errno> {
-        self.probe.ask(&Request::Disconnect { socket: self.number }).map(drop)
+        self.probe.ask(&Request::Disconnect { socket: self.number })
     }
 
     /// The name of the pod at the other end of a TCP connection.
     #[track_caller]
     pub(crate) fn greeting(&self) -> Result<String, Errno> {
-        self.text(&Request::Greeting { socket: self.number })
+        self.probe.ask(&Request::Greeting { socket: self.number })
     }
 
     /// Sends on a TCP connection, and what came back.
     #[track_caller]
     pub(crate) fn echo(&self, payload: &str) -> Result<String, Errno> {
-        self.text(&Request::Echo { socket: self.number, payload: payload.to_owned() })
-    }
-
-    #[track_caller]
-    fn text(&self, request: &Request) -> Result<String, Errno> {
-        match self.probe.ask(request)? {
-            Reply::Text(text) => Ok(text),
-            other => panic!("{request:?}: {other:?}"),
-        }
+        let payload = payload.to_owned();
+        self.probe.ask(&Request::Echo { socket: self.number, payload })
     }
 
     /// `getpeername`.
     #[track_caller]
     pub(crate) fn peer(&self) -> Result<SocketAddr, Errno> {
-        match self.probe.ask(&Request::PeerName { socket: self.number })? {
-            Reply::Address(address) => Ok(address),
-            other => panic!("getpeername: {other:?}"),
-        }
+        self.probe.ask(&Request::PeerName { socket: self.number })
     }
 
     #[track_caller]
     pub(crate) fn send(&self, payload: &str) -> Result<(), Errno> {
         let payload = payload.to_owned();
-        self.probe.ask(&Request::Send { socket: self.number, payload }).map(drop)
+        self.probe.ask(&Request::Send { socket: self.number, payload })
     }
 
     #[track_caller]
     pub(crate) fn send_to(&self, to: SocketAddr, payload: &str) -> Result<(), Errno> {
         let payload = payload.to_owned();
-        self.probe.ask(&Request::SendTo { socket: self.number, to, payload }).map(drop)
+        self.probe.ask(&Request::SendTo { socket: self.number, to, payload })
     }
 
     /// A datagram: the pod that sent it, and its source as `recvfrom` says.
     #[track_caller]
     pub(crate) fn receive(&self) -> Result<Visit, Errno> {
-        match self.probe.ask(&Request::Receive { socket: self.number })? {
-            Reply::Datagram { from, payload } => {
-                let pod = payload.split(':').next().unwrap_or_default().to_owned();
-                Ok(Visit { pod, peer: from })
-            }
-            other => panic!("recvfrom: {other:?}"),
-        }
+        let (peer, payload): (SocketAddr, String) =
+            self.probe.ask(&Request::Receive { socket: self.number })?;
+        let pod = payload.split(':').next().unwrap_or_default().to_owned();
+        Ok(Visit { pod, peer })
     }
 }
 
 impl Drop for ProbeSocket<'_> {
     fn drop(&mut self) {
         // While a test fails the probe may be gone; its sockets are then, too.
-        if !std::thread::panicking() {
-            let closed = self.probe.ask(&Request::Close { socket: self.number });
+        if !thread::panicking() {
+            let closed = self.probe.ask::<()>(&Request::Close { socket: self.number });
             closed.expect("close of the workload's own socket");
         }
     }

@@ -1,11 +1,11 @@
 //! The requests a test sends to its workload, and the replies.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Type};
 
-use super::{Errno, Tally};
+use super::Errno;
 
 /// A socket's family and protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ pub(crate) enum Request {
         to: SocketAddr,
         payload: String,
     },
-    /// A datagram and whom it is from.
+    /// Whom a datagram is from, and what it holds.
     Receive {
         socket: u32,
     },
@@ -111,20 +111,14 @@ pub(crate) enum Request {
     },
 }
 
-/// What came of it.
+/// What came of it: a value of the request's own type, or why there is none.
+pub(crate) type Reply = Result<serde_json::Value, Failure>;
+
+/// Why a request has no result.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    Done,
-    Text(String),
-    Address(SocketAddr),
-    Datagram {
-        from: SocketAddr,
-        payload: String,
-    },
-    Tallies(Vec<Tally>),
-    Addresses(Vec<IpAddr>),
+pub(crate) enum Failure {
     /// A system call failed.
-    Failed(Errno),
+    Call(Errno),
     /// The request makes no sense: a mistake of the test.
     Nonsense(String),
 }

@@ -8,11 +8,13 @@ use std::process::ExitCode;
 
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use serde::Serialize;
+use serde_json::Value;
 use socket2::Socket;
 
 use super::Errno;
 use super::load::{Load, burst};
-use super::protocol::{Reply, Request};
+use super::protocol::{Failure, Reply, Request};
 use super::{resolve, sockets};
 use crate::harness::process::die_with;
 
@@ -64,7 +66,7 @@ fn serve() -> io::Result<()> {
     for line in io::stdin().lock().lines() {
         let reply = match serde_json::from_str(&line?) {
             Ok(request) => workload.answer(request),
-            Err(error) => Reply::Nonsense(error.to_string()),
+            Err(error) => Err(Failure::Nonsense(error.to_string())),
         };
         let mut output = io::stdout().lock();
         serde_json::to_writer(&mut output, &reply)?;
@@ -82,53 +84,39 @@ struct Workload {
 
 impl Workload {
     fn answer(&mut self, request: Request) -> Reply {
-        self.perform(request).unwrap_or_else(|error| match error.raw_os_error() {
-            Some(number) => Reply::Failed(Errno(number)),
-            None => Reply::Nonsense(error.to_string()),
+        self.perform(request).map_err(|error| match error.raw_os_error() {
+            Some(number) => Failure::Call(Errno(number)),
+            None => Failure::Nonsense(error.to_string()),
         })
     }
 
-    fn perform(&mut self, request: Request) -> io::Result<Reply> {
+    fn perform(&mut self, request: Request) -> io::Result<Value> {
         match request {
             Request::Open { socket, kind } => {
                 self.sockets.insert(socket, sockets::open(kind)?);
             }
             Request::Connect { socket, to } => sockets::connect(self.socket(socket)?, to)?,
             Request::Disconnect { socket } => rustix::net::connect_unspec(self.socket(socket)?)?,
-            Request::Greeting { socket } => {
-                return sockets::line(self.socket(socket)?).map(Reply::Text);
-            }
+            Request::Greeting { socket } => return value(sockets::line(self.socket(socket)?)?),
             Request::Echo { socket, payload } => {
                 let socket = self.socket(socket)?;
                 sockets::send(socket, &payload)?;
-                return sockets::exactly(socket, payload.len()).map(Reply::Text);
+                return value(sockets::exactly(socket, payload.len())?);
             }
-            Request::PeerName { socket } => {
-                return sockets::peer(self.socket(socket)?).map(Reply::Address);
-            }
+            Request::PeerName { socket } => return value(sockets::peer(self.socket(socket)?)?),
             Request::Send { socket, payload } => sockets::send(self.socket(socket)?, &payload)?,
             Request::SendTo { socket, to, payload } => {
                 sockets::send_to(self.socket(socket)?, to, &payload)?;
             }
-            Request::Receive { socket } => {
-                let (from, payload) = sockets::receive(self.socket(socket)?)?;
-                return Ok(Reply::Datagram { from, payload });
-            }
+            Request::Receive { socket } => return value(sockets::receive(self.socket(socket)?)?),
             Request::Close { socket } => drop(self.sockets.remove(&socket)),
-            Request::Burst { kind, to, count } => {
-                return Ok(Reply::Tallies(vec![burst(kind, to, count)]));
-            }
+            Request::Burst { kind, to, count } => return value(burst(kind, to, count)),
             Request::LoadStart { kind, to } => self.load = Some(Load::start(kind, to)),
             Request::LoadMark => self.load.as_ref().ok_or_else(no_load)?.mark(),
-            Request::LoadStop => {
-                let load = self.load.take().ok_or_else(no_load)?;
-                return Ok(Reply::Tallies(load.stop()));
-            }
-            Request::Resolve { name, service } => {
-                return resolve::resolve(&name, &service).map(Reply::Addresses);
-            }
+            Request::LoadStop => return value(self.load.take().ok_or_else(no_load)?.stop()),
+            Request::Resolve { name, service } => return value(resolve::resolve(&name, &service)?),
         }
-        Ok(Reply::Done)
+        Ok(Value::Null)
     }
 
     fn socket(&self, number: u32) -> io::Result<&Socket> {
@@ -136,6 +124,10 @@ impl Workload {
             .get(&number)
             .ok_or_else(|| io::Error::other(format!("no socket {number} is open")))
     }
+}
+
+fn value(result: impl Serialize) -> io::Result<Value> {
+    Ok(serde_json::to_value(result)?)
 }
 
 fn no_load() -> io::Error {
