@@ -15,6 +15,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         sigterm_and_sigint_end_the_agent_in_order,
         cleanup_leaves_nothing,
         cleanup_after_a_kill_leaves_nothing,
+        cleanup_with_state_forgets_the_objects,
+        cleanup_beside_a_running_agent_is_refused,
         cleanup_without_anything_to_clean_succeeds,
         an_agent_started_after_cleanup_serves,
         ten_thousand_services_are_served,
@@ -52,7 +54,7 @@ fn assert_nothing_is_left(stage: &mut Stage) {
 
     stage.agent.kill_nine();
     assert_eq!(probe.tcp(web).map(|visit| visit.peer), Ok(web), "served with the agent dead");
-    stage.agent.cleanup().ok();
+    stage.agent.cleanup(&[]).ok();
 
     assert_refused("after the cleanup", probe.tcp(web), Errno::NET_UNREACHABLE);
     assert_refused("after the cleanup", probe.udp(web), Errno::NET_UNREACHABLE);
@@ -79,16 +81,38 @@ fn cleanup_after_a_kill_leaves_nothing() {
     assert_nothing_is_left(&mut stage);
 }
 
+fn cleanup_with_state_forgets_the_objects() {
+    let mut stage = stage_with_web();
+    let state = stage.agent.paths.state.clone();
+    stage.agent.kill_nine();
+    stage.agent.cleanup(&[]).ok();
+    assert!(state.exists(), "without --state the objects are kept");
+    stage.agent.cleanup(&["--state"]).ok();
+    assert!(!state.exists(), "{} is gone", state.display());
+    stage.agent.start();
+    assert_eq!(stage.agent.status().objects("services"), 0, "a new agent knows nothing");
+}
+
+fn cleanup_beside_a_running_agent_is_refused() {
+    let mut stage = stage_with_web();
+    let web = stage.frontend("web", 80);
+    let output = stage.agent.cleanup(&["--state"]).refused();
+    output.complains(&["running"]);
+    let seen = stage.probe().tcp(web);
+    assert_eq!(seen, Ok(Visit { pod: "pod-a".to_owned(), peer: web }));
+    stage.apply(&[&service("more", "ports: [{port: 80}]")]);
+}
+
 fn cleanup_without_anything_to_clean_succeeds() {
     let mut stage = Stage::without_agent();
-    stage.agent.cleanup().ok();
-    stage.agent.cleanup().ok();
+    stage.agent.cleanup(&[]).ok();
+    stage.agent.cleanup(&[]).ok();
 }
 
 fn an_agent_started_after_cleanup_serves() {
     let mut stage = stage_with_web();
     stage.agent.kill_nine();
-    stage.agent.cleanup().ok();
+    stage.agent.cleanup(&[]).ok();
     stage.agent.start();
     let pod = stage.pod("pod-b", "fresh", &[Listen::Tcp(80)]);
     let fresh = service("fresh", "selector: {app: fresh}, ports: [{port: 80}]");

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::harness::manifest::documents;
 use crate::harness::{Listen, Stage, cases, command, eventually, service};
-use crate::probe::{Kind, Visit};
+use crate::probe::{Errno, Kind, Visit, assert_refused};
 
 pub(crate) fn tests() -> Vec<Trial> {
     cases![
@@ -148,7 +148,7 @@ fn an_object_deleted_before_a_kill_stays_deleted() {
     stage.agent.start();
     stage.agent.lb(&["get", "svc", "web"]).refused();
     let refused = stage.probe().tcp(web);
-    crate::probe::assert_refused("deleted", refused, crate::probe::Errno::HOST_UNREACHABLE);
+    assert_refused("deleted", refused, Errno::HOST_UNREACHABLE);
 }
 
 const BATCH: usize = 10;

@@ -3,7 +3,8 @@
 use libtest_mimic::Trial;
 use rustix::process::Signal;
 
-use crate::harness::{Listen, Stage, cases, service};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::{Listen, Stage, cases, sandbox, service};
 use crate::probe::{Errno, Kind, Visit, assert_refused};
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -45,14 +46,12 @@ fn cleanup_of_one_agent_leaves_the_other() {
     let web = stage.frontend("web", 80);
     let load = stage.probe();
     load.load_start(Kind::Tcp4, web);
-    let beside = crate::harness::cgroup::Cgroup::new(
-        &crate::harness::sandbox::get().cgroup_root,
-        crate::harness::sandbox::get().next_number(),
-    );
+    let sandbox = sandbox::get();
+    let beside = Cgroup::new(&sandbox.cgroup_root, sandbox.next_number());
     let mut other = stage.another_agent(&beside.path);
     other.start();
     other.kill_nine();
-    other.cleanup().ok();
+    other.cleanup(&[]).ok();
     load.load_stop()[0].assert_all_answered("connections beside another agent's whole life");
     let seen = stage.probe().tcp(web);
     assert_eq!(seen, Ok(Visit { pod: "pod-a".to_owned(), peer: web }));

@@ -71,7 +71,7 @@ impl Agent {
         let log = File::options().create(true).append(true).open(&self.paths.log);
         let log = log.expect("a log file on the scratch file system");
         let mut command = process::command(LB);
-        command
+        without_defaults(&mut command)
             .args(["agent", "--service-cidr", &self.service_cidrs])
             .arg("--state-dir")
             .arg(&self.paths.state)
@@ -139,7 +139,8 @@ impl Agent {
     /// A client command for this agent, not started.
     pub(crate) fn client(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(LB);
-        command.args(arguments).arg("--run-dir").arg(&self.paths.run);
+        let own_place = without_defaults(&mut command).args(arguments).arg("--run-dir");
+        own_place.arg(&self.paths.run);
         command
     }
 
@@ -197,11 +198,13 @@ impl Agent {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Takes programs, pins and state away. Does not judge: see the tests of `lifecycle`.
-    pub(crate) fn cleanup(&mut self) -> Output {
-        self.cleaned = true;
+    /// Takes programs and pins away; `more` may ask for more. Does not judge: see `lifecycle`.
+    #[track_caller]
+    pub(crate) fn cleanup(&mut self, more: &[&str]) -> Output {
+        self.cleaned = self.child.is_none();
         let paths = &self.paths;
         let mut command = self.client(&["cleanup"]);
+        command.args(more);
         command.arg("--state-dir").arg(&paths.state);
         command.arg("--bpffs").arg(&paths.bpffs).arg("--cgroup").arg(&paths.cgroup);
         run(command, "")
@@ -219,9 +222,18 @@ impl Drop for Agent {
             finish(&mut child, START);
         }
         if !self.cleaned && Path::new(&self.paths.bpffs).exists() {
-            self.cleanup();
+            self.cleanup(&[]);
         }
     }
+}
+
+/// Variables that a developer has set for `lb` must not reach a test's.
+fn without_defaults(command: &mut Command) -> &mut Command {
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_str().is_some_and(|name| name.starts_with("LB_"))) {
+        command.env_remove(name);
+    }
+    command
 }
 
 fn tail(text: &str, lines: usize) -> String {

@@ -29,11 +29,19 @@ pub(crate) fn install() {
 fn describe(info: &PanicHookInfo<'_>) -> String {
     let message = info.payload_as_str().unwrap_or("a panic without a message");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let mut text = format!("{message}\n  at {place}");
-    if std::env::var_os("RUST_BACKTRACE").is_some() {
-        text.push_str(&format!("\n{}", Backtrace::force_capture()));
-    }
-    text
+    let frames = Backtrace::force_capture().to_string();
+    format!("{message}\n  at {place}{}", callers(&frames))
+}
+
+/// The lines of the tests themselves that led to the panic, innermost first: what panics is mostly
+/// a helper of the harness.
+fn callers(frames: &str) -> String {
+    let of_a_test = |frame: &&str| {
+        let file = frame.split_once("tests/e2e/").map_or("", |(_, file)| file);
+        !file.is_empty() && !file.starts_with("harness/") && !file.starts_with("main.rs")
+    };
+    let places = frames.lines().filter_map(|line| line.trim_start().strip_prefix("at "));
+    places.filter(of_a_test).map(|place| format!("\n  called at {place}")).collect()
 }
 
 /// Adds to the report of the test that is failing on this thread.
