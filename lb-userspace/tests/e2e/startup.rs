@@ -51,6 +51,13 @@ fn assert_gives_up_naming(agent: &mut Agent, text: &str) {
     assert!(!log.contains("panicked"), "the agent must not panic; log:\n{log}");
 }
 
+/// One that gives up must not leave programs behind that nobody looks after.
+#[track_caller]
+fn assert_attached_nothing(agent: &Agent) {
+    let pins: Vec<_> = fs::read_dir(&agent.paths.bpffs).into_iter().flatten().flatten().collect();
+    assert!(pins.is_empty(), "the agent gave up and left pins: {pins:?}");
+}
+
 fn text(path: &Path) -> String {
     path.display().to_string()
 }
@@ -76,6 +83,7 @@ fn a_socket_in_use_is_named_and_its_agent_goes_on() {
     second.paths.run.clone_from(&stage.agent.paths.run);
     assert_gives_up_naming(&mut second, &text(&stage.agent.paths.run));
     second.leave_as_it_is();
+    assert_attached_nothing(&second);
     assert_serves(&stage);
     stage.apply(&[&service("more", "ports: [{port: 80}]")]);
 }
@@ -87,6 +95,7 @@ fn a_state_in_use_is_named_and_its_agent_goes_on() {
     second.paths.state.clone_from(&stage.agent.paths.state);
     assert_gives_up_naming(&mut second, &text(&stage.agent.paths.state));
     second.leave_as_it_is();
+    assert_attached_nothing(&second);
     assert_serves(&stage);
     stage.apply(&[&service("more", "ports: [{port: 80}]")]);
 }
