@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::intern::{Interner, Labels};
 use super::model::{
-    Conditions, Distribution, Endpoint, Hints, Model, Node, Pod, PodPort, SERVICE_NAME_LABEL,
-    Service, ServicePort, ServiceType, Slice, SlicePort, Target, ZONE_LABEL,
+    Conditions, Distribution, Endpoint, Hints, Hostname, Model, Node, Pod, PodPort,
+    SERVICE_NAME_LABEL, Service, ServicePort, ServiceType, Slice, SlicePort, Target, ZONE_LABEL,
 };
 use crate::object::{Key, Object};
 use crate::plan::{Family, Protocol};
@@ -47,8 +47,8 @@ impl Converter {
     pub(super) fn model(&mut self, key: &Key, object: &Object) -> Model {
         match object {
             Object::Service(service) => Model::Service(Arc::new(self.service(key, service))),
-            Object::Pod(pod) => Model::Pod(self.pod(pod)),
-            Object::EndpointSlice(slice) => Model::EndpointSlice(self.slice(slice)),
+            Object::Pod(pod) => Model::Pod(Box::new(self.pod(pod))),
+            Object::EndpointSlice(slice) => Model::EndpointSlice(Box::new(self.slice(slice))),
             Object::Endpoints(endpoints) => Model::Endpoints(self.endpoints(key, endpoints)),
             Object::Node(node) => Model::Node(self.node(node)),
         }
@@ -112,9 +112,6 @@ impl Converter {
     fn pod(&mut self, pod: &core::Pod) -> Pod {
         let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
         let addresses = status.map(pod_addresses).unwrap_or_default();
-        let word = |interner: &mut Interner, text: Option<&String>| {
-            text.filter(|text| !text.is_empty()).map(|text| interner.word(text))
-        };
         Pod {
             labels: self.interner.labels(pod.metadata.labels.iter().flatten()),
             v4: addresses.iter().find_map(|ip| match ip {
@@ -134,10 +131,16 @@ impl Converter {
                 status.and_then(|s| s.phase.as_deref()),
                 Some("Succeeded" | "Failed")
             ),
-            hostname: word(&mut self.interner, spec.and_then(|spec| spec.hostname.as_ref())),
-            subdomain: word(&mut self.interner, spec.and_then(|spec| spec.subdomain.as_ref())),
+            hostname: spec.and_then(|spec| self.hostname(spec)),
             ports: spec.map(|spec| self.pod_ports(spec)).unwrap_or_default(),
         }
+    }
+
+    fn hostname(&mut self, spec: &core::PodSpec) -> Option<Box<Hostname>> {
+        let name = spec.hostname.as_ref().filter(|name| !name.is_empty())?;
+        let subdomain = spec.subdomain.as_ref().filter(|name| !name.is_empty())?;
+        let (name, subdomain) = (self.interner.word(name), self.interner.word(subdomain));
+        Some(Box::new(Hostname { name, subdomain }))
     }
 
     /// As `FindPort` (`pkg/api/v1/pod/util.go`) searches: containers, then sidecars, that is, init

@@ -114,7 +114,8 @@ fn conditions(service: &Service, pod: &Pod) -> Conditions {
 
 /// `ShouldSetHostname`: only in the Service that governs the pod's subdomain.
 fn hostname(service: &Service, pod: &Pod) -> Option<Arc<str>> {
-    pod.hostname.clone().filter(|_| pod.subdomain.as_ref() == Some(&service.key.name))
+    let hostname = pod.hostname.as_ref().filter(|it| it.subdomain == service.key.name)?;
+    Some(Arc::clone(&hostname.name))
 }
 
 /// `trafficdist.ReconcileHints`: a ready endpoint should serve its own zone, or its own node.

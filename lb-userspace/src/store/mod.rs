@@ -19,7 +19,7 @@ mod tables;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ impl Store {
         storage: persist::Storage,
     ) -> Result<Self, OpenError> {
         let mut converter = Converter::new(node);
-        let mut tables = Tables::default();
+        let mut entries = Vec::new();
         let mut origins = Origins::default();
         let persist = Persist::open_on(folder, storage, |key, origin, body| {
             let object = decode(key.kind, body).map_err(|error| error.to_string())?;
@@ -70,12 +70,11 @@ impl Store {
             }
             let key = converter.key(&key);
             let model = converter.model(&key, &object);
-            let entry = Entry { origin: origins.shared(origin), model };
-            // Everything is planned at the start, so who is affected does not matter.
-            tables.put(&key, Some(entry), &mut BTreeSet::new());
+            entries.push((key, Entry { origin: origins.shared(origin), model }));
             Ok(())
         })?;
         pools.commit();
+        let tables = Tables::load(entries);
         Ok(Self {
             persist,
             tables,

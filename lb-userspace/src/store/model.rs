@@ -15,15 +15,16 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// The label of a Node that names its zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// One stored object, in the form of its kind.
+/// One stored object, in the form of its kind. What there is much of is boxed: the table's nodes are
+/// rarely full, and hold their free places in full size.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Model {
     /// A Service.
     Service(Arc<Service>),
     /// A Pod.
-    Pod(Pod),
+    Pod(Box<Pod>),
     /// A stored `EndpointSlice`.
-    EndpointSlice(Slice),
+    EndpointSlice(Box<Slice>),
     /// An Endpoints object, as the slices that Kubernetes would mirror it into.
     Endpoints(Box<[Slice]>),
     /// A Node.
@@ -116,10 +117,8 @@ pub struct Pod {
     pub terminating: bool,
     /// Phase `Succeeded` or `Failed`: no endpoint any more.
     pub finished: bool,
-    /// `spec.hostname`.
-    pub hostname: Option<Arc<str>>,
-    /// `spec.subdomain`.
-    pub subdomain: Option<Arc<str>>,
+    /// Its name within a Service, which few pods have.
+    pub hostname: Option<Box<Hostname>>,
     /// Its named container ports.
     pub ports: Box<[PodPort]>,
 }
@@ -132,6 +131,15 @@ impl Pod {
             Family::V6 => self.v6.map(IpAddr::V6),
         }
     }
+}
+
+/// `spec.hostname` with `spec.subdomain`; neither means anything without the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hostname {
+    /// `spec.hostname`.
+    pub name: Arc<str>,
+    /// `spec.subdomain`: the Service in which the name counts.
+    pub subdomain: Arc<str>,
 }
 
 /// One named container port of a [`Pod`].

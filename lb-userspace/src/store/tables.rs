@@ -40,6 +40,26 @@ pub(super) struct Tables {
 }
 
 impl Tables {
+    /// Tables of many objects, in the order of their keys. Built at once: a B-tree that is filled in
+    /// the order of its keys one by one leaves every node half empty.
+    pub(super) fn load(entries: Vec<(Key, Entry)>) -> Self {
+        let mut tables = Self::default();
+        let mut by_file: BTreeMap<PathBuf, Vec<Key>> = BTreeMap::new();
+        for (key, entry) in &entries {
+            tables.index(key, &entry.model);
+            if let Origin::File(path) = entry.origin.as_ref() {
+                match by_file.get_mut(path) {
+                    Some(keys) => keys.push(key.clone()),
+                    None => drop(by_file.insert(path.clone(), vec![key.clone()])),
+                }
+            }
+        }
+        tables.by_file =
+            by_file.into_iter().map(|(path, keys)| (path, keys.into_iter().collect())).collect();
+        tables.objects = entries.into_iter().collect();
+        tables
+    }
+
     /// The object's entry.
     pub(super) fn get(&self, key: &Key) -> Option<&Entry> {
         self.objects.get(key)
@@ -57,7 +77,8 @@ impl Tables {
             self.unindex(key, &old);
         }
         if let Some(new) = entry {
-            self.index(key, &new);
+            self.index_file(key, &new);
+            self.index(key, &new.model);
             if !unchanged {
                 self.concerned(key, &new.model, affected);
             }
@@ -100,7 +121,7 @@ impl Tables {
             let key =
                 Key { kind: Kind::Pod, namespace: Arc::clone(&namespace), name: Arc::clone(name) };
             match &self.objects.get(&key)?.model {
-                Model::Pod(pod) if matches(selector, &pod.labels) => Some((name, pod)),
+                Model::Pod(pod) if matches(selector, &pod.labels) => Some((name, &**pod)),
                 Model::Pod(_)
                 | Model::Service(_)
                 | Model::EndpointSlice(_)
@@ -120,7 +141,7 @@ impl Tables {
                 name: Arc::clone(name),
             };
             match &self.objects.get(&key)?.model {
-                Model::EndpointSlice(slice) => Some(slice),
+                Model::EndpointSlice(slice) => Some(&**slice),
                 Model::Service(_) | Model::Pod(_) | Model::Endpoints(_) | Model::Node(_) => None,
             }
         })
@@ -190,7 +211,7 @@ impl Tables {
         })
     }
 
-    fn index(&mut self, key: &Key, entry: &Entry) {
+    fn index_file(&mut self, key: &Key, entry: &Entry) {
         if let Origin::File(path) = entry.origin.as_ref() {
             // Most files hold several objects: look before a path is copied.
             match self.by_file.get_mut(path) {
@@ -202,8 +223,11 @@ impl Tables {
                 }
             }
         }
+    }
+
+    fn index(&mut self, key: &Key, model: &Model) {
         let name = &key.name;
-        match &entry.model {
+        match model {
             Model::Service(service) => self.index_selector(key, service),
             Model::Pod(pod) => {
                 for (label, value) in pod.labels.iter() {

@@ -127,9 +127,12 @@ impl Rig {
     }
 }
 
-fn start(folder: &Path, sources: usize, table: &Table) -> anyhow::Result<Engine> {
-    let table = table.clone();
-    Engine::start_on(config(folder, sources), move || Ok(table))
+fn start<S>(folder: &Path, sources: usize, sink: &S) -> anyhow::Result<Engine>
+where
+    S: Sink + Clone + Send,
+{
+    let sink = sink.clone();
+    Engine::start_on(config(folder, sources), move || Ok(sink))
 }
 
 fn config(folder: &Path, sources: usize) -> Config {

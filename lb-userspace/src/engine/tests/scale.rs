@@ -1,6 +1,5 @@
 //! 10,000 Services with ten endpoints each.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -37,6 +36,11 @@ fn with_pods() -> Vec<Submitted> {
     submitted(&yaml, "big.yaml")
 }
 
+/// What the agent may have as a whole, its runtime and the datapath's tables included.
+const AGENT_KIB: usize = 64 * 1024;
+/// Names the folder to the child that is measured.
+const FOLDER: &str = "LB_SCALE_FOLDER";
+
 /// Anonymous memory of this process in KiB.
 fn anonymous() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
@@ -57,11 +61,10 @@ async fn fill(objects: Vec<Submitted>) -> Rig {
 
 /// What a start costs besides reading: planning everything and handing it over.
 fn plan_all(rig: &Rig) -> Duration {
-    let before = anonymous();
     let pools = Pools::new(&config(rig.folder.path(), 1).service_cidrs).expect("ranges");
     let started = Instant::now();
     let store = Store::open(rig.folder.path(), "us", pools).expect("it was closed");
-    println!("read in {:?}, {} KiB", started.elapsed(), anonymous().saturating_sub(before));
+    println!("read in {:?}", started.elapsed());
     let started = Instant::now();
     let mut planned = 0;
     for key in store.services() {
@@ -74,36 +77,65 @@ fn plan_all(rig: &Rig) -> Duration {
     took
 }
 
-/// The budget is a release build's; without optimization the test only proves the work is done.
+/// An idle machine takes 20 to 80 ms in a release build; the limit leaves room for busy ones. Without
+/// optimization the test only proves that the work is done.
 fn within_budget(took: Duration) {
-    assert!(cfg!(debug_assertions) || took < Duration::from_millis(100), "planned in {took:?}");
+    assert!(cfg!(debug_assertions) || took < Duration::from_secs(1), "planned in {took:?}");
+}
+
+/// The memory of an engine that serves what `rig` has stored, in a process that did nothing else.
+fn memory_within_budget(rig: &Rig) {
+    let this = std::env::current_exe().expect("this test");
+    let output = std::process::Command::new(this)
+        .args(["--exact", "engine::tests::scale::measured_engine", "--ignored", "--nocapture"])
+        .env(FOLDER, rig.folder.path())
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let used = text.lines().find_map(|line| line.strip_prefix("anonymous KiB: "));
+    let used: usize =
+        used.unwrap_or_else(|| panic!("no figure: {text}")).parse().expect("a number");
+    println!("anonymous memory {used} KiB");
+    assert!(used < AGENT_KIB, "{used} KiB of {AGENT_KIB}");
+}
+
+/// Not a test of its own: the child of [`memory_within_budget`].
+#[tokio::test]
+#[ignore = "started by the tests of memory"]
+async fn measured_engine() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let _engine = start(Path::new(&folder), 1, &Forget).expect("a store");
+    println!("\nanonymous KiB: {}", anonymous());
+}
+
+/// What the kernel holds is not the agent's memory.
+#[derive(Clone, Copy, Debug)]
+struct Forget;
+
+impl Sink for Forget {
+    fn apply(&mut self, _: Vec<Change>) -> Vec<Refused> {
+        Vec::new()
+    }
+
+    fn prune(&mut self) {}
+
+    fn status(&self) -> datapath::Status {
+        datapath::Status::default()
+    }
 }
 
 #[tokio::test]
 async fn ten_thousand_services_with_slices() {
     let rig = fill(with_slices()).await;
     within_budget(plan_all(&rig));
+    memory_within_budget(&rig);
 }
 
-/// Slow without optimization; `cargo test --release -- --ignored --nocapture scale` shows figures.
+/// `cargo test --release --lib -- --ignored --nocapture scale` shows figures.
 #[tokio::test]
 #[ignore = "a minute without optimization"]
 async fn ten_thousand_services_with_pods() {
     let rig = fill(with_pods()).await;
     within_budget(plan_all(&rig));
-}
-
-/// The agent's memory at that size, in a process that did nothing else: run it alone.
-#[tokio::test]
-#[ignore = "needs a process of its own: give its folder in LB_SCALE_DIR"]
-async fn memory_of_ten_thousand_services() {
-    let Some(folder) = std::env::var_os("LB_SCALE_DIR") else { return };
-    let table = Table::default();
-    let started = Instant::now();
-    let _engine = start(Path::new(&folder), 1, &table).expect("a store");
-    let mut line = String::new();
-    write!(line, "ready in {:?}, anonymous {} KiB", started.elapsed(), anonymous())
-        .expect("a string");
-    table.0.lock().expect("no test panics with it").table.clear();
-    println!("{line}; the recording table included");
+    memory_within_budget(&rig);
 }
