@@ -248,3 +248,6 @@ fn percent_encoded(byte: u8) -> String {
         _ => format!("%{byte:02X}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
