@@ -82,6 +82,7 @@ pub(crate) fn protocol(context: &SockAddrContext) -> u32 {
 }
 
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the field holds 16 bits")]
 fn port(context: &SockAddrContext) -> Port {
     // SAFETY: as for the address.
     Port::from_word(unsafe { (*context.sock_addr).user_port } as u16)

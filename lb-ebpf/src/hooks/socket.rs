@@ -1,5 +1,7 @@
 //! The socket path's hooks: `connect`, `sendmsg`, `recvmsg`, `getpeername`, `sock_release`.
 
+#![expect(clippy::needless_pass_by_value, reason = "aya's macros pass contexts by value")]
+
 use aya_ebpf::helpers::generated::{bpf_get_retval, bpf_get_socket_cookie, bpf_set_retval};
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};

@@ -91,17 +91,15 @@ impl Memory for SocketMemory<'_> {
 
     #[inline(always)]
     fn set_first(&mut self, peer: &Peer) -> bool {
-        if !self.is_mptcp() {
-            if let Some(slot) = self.slot() {
-                if slot.cookie == self.cookie {
-                    slot.peer = *peer;
-                    return true;
-                }
-                if slot.cookie == 0 && claim(slot, self.cookie) {
-                    slot.peer = *peer;
-                    self.clear_overflow();
-                    return true;
-                }
+        if let Some(slot) = self.slot().filter(|_| !self.is_mptcp()) {
+            if slot.cookie == self.cookie {
+                slot.peer = *peer;
+                return true;
+            }
+            if slot.cookie == 0 && claim(slot, self.cookie) {
+                slot.peer = *peer;
+                self.clear_overflow();
+                return true;
             }
         }
         let mut copy = *peer;
@@ -141,14 +139,13 @@ impl Memory for SocketMemory<'_> {
 /// Frees the slot of the socket with this cookie, if it holds one. Called when the socket goes.
 #[inline(always)]
 pub(crate) fn forget(cookie: u64) {
-    if let Some(slot) = slot(cookie) {
-        if slot.cookie == cookie {
-            release(slot);
-        }
+    if let Some(slot) = slot(cookie).filter(|slot| slot.cookie == cookie) {
+        release(slot);
     }
 }
 
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the mask has 32 bits")]
 fn slot(cookie: u64) -> Option<&'static mut OriginSlot> {
     let index = (cookie & u64::from(ORIGIN_MASK.load())) as u32;
     // SAFETY: array elements live as long as the map. Of a slot that another socket holds, only
