@@ -1,8 +1,6 @@
 //! Which slots of `RUNS` are in use.
 //!
-//! Best fit over an ordered free list. The arena of an adopted datapath is rebuilt by claiming
-//! the ranges found in the maps, which the allocator crates looked at cannot do (see
-//! `docs/decisions/0003-arena.md`).
+//! Best fit over free ranges ordered by length. Why not a crate: `docs/decisions/0003-arena.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

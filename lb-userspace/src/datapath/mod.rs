@@ -16,6 +16,7 @@ mod shared;
 mod syscall;
 #[cfg(test)]
 mod tests;
+mod turnover;
 mod writer;
 
 use std::collections::BTreeMap;
