@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 /// The oldest kernel the project supports.
-const OLDEST_KERNEL: (u32, u32) = (5, 10);
+const OLDEST_KERNEL: (u32, u32) = (5, 12);
 
 /// Fails with one sentence if kernel programs cannot be loaded and attached here.
 pub(crate) fn kernel_and_privileges() -> Result<()> {
@@ -99,12 +99,12 @@ mod tests {
 
     #[test]
     fn a_kernel_older_than_the_oldest_is_refused_with_both_versions() {
-        for accepted in ["5.10.0-28-amd64", "6.1.0", "6.18.44-fc-v657", "10.0"] {
+        for accepted in ["5.12.0-28-amd64", "6.1.0", "6.18.44-fc-v657", "10.0"] {
             check_kernel(accepted).unwrap_or_else(|error| panic!("{accepted}: {error}"));
         }
         for refused in ["5.9.16", "4.19.0-26-amd64"] {
             let error = check_kernel(refused).expect_err(refused).to_string();
-            assert!(error.contains(refused) && error.contains("5.10"), "{error}");
+            assert!(error.contains(refused) && error.contains("5.12"), "{error}");
         }
         check_kernel("unknown").expect_err("a release without numbers");
     }
