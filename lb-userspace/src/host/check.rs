@@ -201,13 +201,20 @@ fn jit() -> Finding {
             "not tested: needs root",
             "run `lb check` as root to know",
         ),
+        // The setting belongs to the whole node and is shown in its first network namespace only.
+        Err(_) if !in_the_nodes_network() => ok(SUBJECT, "not shown in this network namespace"),
         Err(_) => finding(
             SUBJECT,
             Level::Warn,
-            "unknown",
-            "programs may be interpreted, several times slower (no net.core.bpf_jit_enable)",
+            "missing",
+            "programs are interpreted, several times slower; the kernel needs CONFIG_BPF_JIT",
         ),
     }
+}
+
+fn in_the_nodes_network() -> bool {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    namespace("self") == namespace("1")
 }
 
 fn btf() -> Finding {
