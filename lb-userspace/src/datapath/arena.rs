@@ -87,11 +87,11 @@ impl Arena {
             return;
         }
         let (mut start, mut length) = (start, length);
-        if let Some((&before, &size)) = self.free.range(..start).next_back() {
-            if before + size == start {
-                self.remove(before, size);
-                (start, length) = (before, length + size);
-            }
+        if let Some((&before, &size)) = self.free.range(..start).next_back()
+            && before + size == start
+        {
+            self.remove(before, size);
+            (start, length) = (before, length + size);
         }
         if let Some(&size) = self.free.get(&(start + length)) {
             self.remove(start + length, size);

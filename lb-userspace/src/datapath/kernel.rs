@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError};
 use lb_common::abi::{
     Address, Backend, Cidr, FrontendEntry, FrontendKey, Life, Node, OriginSlot, Run, Service,
@@ -47,21 +47,17 @@ impl KernelMaps {
     /// Tells the programs in which ranges an unallocated address is unreachable. A range that is
     /// being replaced contains nothing for a moment.
     pub(super) fn store_service_cidrs(&mut self, cidrs: &[Cidr]) -> Result<()> {
-        let places = self.node.get(0).service_cidrs.len();
-        if cidrs.len() > places {
-            bail!("at most {places} service CIDRs are possible, not {}", cidrs.len());
-        }
         let old = self.node.get(0).service_cidrs;
-        for index in 0..places {
-            let new = cidrs.get(index).copied().unwrap_or(Cidr::NONE);
-            if new != old[index] {
-                let mut node = self.node.get(0);
-                node.service_cidrs[index] = Cidr::NONE;
-                self.node.set(0, node);
-                node.service_cidrs[index].network = new.network;
-                self.node.set(0, node);
-                node.service_cidrs[index] = new;
-                self.node.set(0, node);
+        ensure!(cidrs.len() <= old.len(), "at most {} service CIDRs are possible", old.len());
+        let wanted = cidrs.iter().copied().chain(std::iter::repeat(Cidr::NONE));
+        for (index, (old, new)) in old.into_iter().zip(wanted).enumerate() {
+            if new != old {
+                let network_first = Cidr { network: new.network, ..Cidr::NONE };
+                for step in [Cidr::NONE, network_first, new] {
+                    let mut node = self.node.get(0);
+                    node.service_cidrs[index] = step;
+                    self.node.set(0, node);
+                }
             }
         }
         Ok(())
@@ -164,6 +160,7 @@ fn capacity(map: &aya::maps::Map) -> Result<u32> {
 }
 
 /// The operating system's error inside aya's.
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum; three variants matter here")]
 fn io_error(error: MapError) -> io::Error {
     match error {
         MapError::SyscallError(error) => error.io_error,

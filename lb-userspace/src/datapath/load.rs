@@ -45,6 +45,11 @@ const PROGRAMS: [&str; 9] = [
     "sendmsg6",
 ];
 
+/// What the names of our folders of pins begin with.
+pub(crate) const PIN_FOLDERS: [&str; 2] = [LINKS, MAPS];
+const LINKS: &str = "links-";
+const MAPS: &str = "maps-";
+
 /// Loaded programs, not yet attached.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -68,8 +73,8 @@ impl Pins {
         let cgroup = fs::metadata(&config.cgroup)
             .with_context(|| format!("cgroup {}", config.cgroup.display()))?;
         Ok(Self {
-            maps: config.bpffs.join(format!("maps-v{LAYOUT_VERSION}")),
-            links: config.bpffs.join(format!("links-{}", cgroup.ino())),
+            maps: config.bpffs.join(format!("{MAPS}v{LAYOUT_VERSION}")),
+            links: config.bpffs.join(format!("{LINKS}{}", cgroup.ino())),
             directory: config.bpffs.clone(),
         })
     }
@@ -85,8 +90,10 @@ impl Pins {
     /// Removes what belongs to another layout or cgroup, after ours has taken over.
     fn remove_others(&self) -> Result<()> {
         for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            if path != self.maps && path != self.links && path.is_dir() {
+            let entry = entry?;
+            let (name, path) = (entry.file_name(), entry.path());
+            let lbs = PIN_FOLDERS.iter().any(|p| name.to_string_lossy().starts_with(p));
+            if lbs && path != self.maps && path != self.links {
                 fs::remove_dir_all(&path)
                     .with_context(|| format!("removing {}", path.display()))?;
             }
@@ -122,12 +129,7 @@ impl Loaded {
         }
         let mut ebpf = loader.load(OBJECT).context("loading the kernel programs")?;
         for name in PROGRAMS {
-            let verified = match program(&mut ebpf, name)? {
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::CgroupSock(program) => program.load(),
-                other => bail!("program {name} has the unexpected type {:?}", other.prog_type()),
-            };
-            verified
+            verify(program(&mut ebpf, name)?)
                 .with_context(|| format!("program {name}: the kernel's verifier refused it"))?;
         }
         Ok(Self { ebpf, limits })
@@ -179,8 +181,19 @@ fn has(helper: BpfHelper) -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum; two variants are ours")]
+fn verify(program: &mut Program) -> Result<()> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load()?,
+        Program::CgroupSock(program) => program.load()?,
+        other => bail!("unexpected type {:?}", other.prog_type()),
+    }
+    Ok(())
+}
+
 /// Puts one program at its hook; its id. aya gives each program type methods of its
 /// own by the same names.
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum; two variants are ours")]
 fn attach(program: &mut Program, cgroup: &File, pin: &Path) -> Result<u32> {
     macro_rules! attach {
         ($program:expr) => {{

@@ -30,6 +30,7 @@ use lb_common::path::{Operation, Reason, counter_index};
 use serde::{Deserialize, Serialize};
 
 use self::kernel::KernelMaps;
+pub(crate) use self::load::PIN_FOLDERS;
 use self::load::{Loaded, Pins};
 use self::maps::Maps as _;
 use self::writer::Writer;

@@ -149,6 +149,20 @@ fn an_address_has_its_entry_while_it_has_a_port() {
 }
 
 #[test]
+fn an_address_whose_only_port_changes_stays_known() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let one = state(&[(1, &[1], &[1])]);
+    step(&mut writer, &State::new(), &one);
+    let mut other = one[&id(1)].clone();
+    other.frontends[0].port = 81;
+    let other: State = [(id(1), other)].into();
+    assert!(step(&mut writer, &one, &other).is_empty());
+    assert_eq!(writer.maps.served(), expected(&other));
+    let address = FrontendKey::of_address(key(1).address);
+    assert!(writer.maps.tables.frontends.contains_key(&address));
+}
+
+#[test]
 fn an_address_that_moves_is_served_throughout() {
     let mut writer = Writer::new(Model::new(AMPLE));
     let before = state(&[(1, &[1], &[1]), (2, &[2], &[2])]);

@@ -33,19 +33,17 @@ impl<M: Maps> Writer<M> {
             emptied.expect("an empty set needs no entries");
             self.pools.services.retire(installed.index);
         }
-        self.delete_frontends(&turnover.drop);
-        if inserts.is_empty() && turnover.addresses.is_empty() {
-            return;
-        }
-        if self.freed {
-            if let Err(error) = self.grace() {
-                let message = format!("cannot wait for running programs: {error}");
-                let waiting = inserts.into_values().chain(turnover.addresses.into_values());
-                failures.extend(waiting.map(|id| (id, message.clone())));
-                return;
-            }
+        let dropped: BTreeSet<Address> = turnover.drop.iter().map(|key| key.address).collect();
+        for key in turnover.drop.iter().filter(|key| !is_address(key)) {
+            self.delete(key);
         }
         self.insert_frontends(inserts, turnover.addresses, failures);
+        // Last: an address whose only port has changed stays known throughout.
+        for address in dropped {
+            if self.only_address(address) {
+                self.delete(&FrontendKey::of_address(address));
+            }
+        }
     }
 
     /// Hands over frontends that one service gives up and another takes, each by one replacing
@@ -75,24 +73,24 @@ impl<M: Maps> Writer<M> {
         inserts
     }
 
-    fn delete_frontends(&mut self, drop: &BTreeSet<FrontendKey>) {
-        for key in drop.iter().filter(|key| !is_address(key)) {
-            self.delete(key);
-        }
-        for address in drop.iter().map(|key| key.address) {
-            if self.only_address(address) {
-                self.delete(&FrontendKey::of_address(address));
-            }
-        }
-    }
-
-    /// Ports come first: until the address is known, its other ports are merely unallocated.
+    /// Waits for what was freed, if anything was, and inserts. Ports come first: until the address
+    /// is known, its other ports are merely unallocated.
     fn insert_frontends(
         &mut self,
         ports: BTreeMap<FrontendKey, ServicePortId>,
         addresses: BTreeMap<FrontendKey, ServicePortId>,
         failures: &mut Failures,
     ) {
+        let nothing = ports.is_empty() && addresses.is_empty();
+        if self.freed
+            && !nothing
+            && let Err(error) = self.grace()
+        {
+            let message = format!("cannot wait for running programs: {error}");
+            let waiting = ports.into_values().chain(addresses.into_values());
+            failures.extend(waiting.map(|id| (id, message.clone())));
+            return;
+        }
         for (key, id) in ports {
             self.put(key, &id, failures);
         }

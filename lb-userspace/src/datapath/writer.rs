@@ -74,10 +74,10 @@ impl<M: Maps> Writer<M> {
         let mut turnover = self.departures(&batch);
         let mut failures = Failures::new();
         for (id, wanted) in &batch {
-            if let Some(wanted) = wanted {
-                if let Err(shortage) = self.install(id, wanted, &mut turnover) {
-                    failures.insert(id.clone(), shortage.to_string());
-                }
+            if let Some(wanted) = wanted
+                && let Err(shortage) = self.install(id, wanted, &mut turnover)
+            {
+                failures.insert(id.clone(), shortage.to_string());
             }
         }
         self.turn_over(turnover, &mut failures);
@@ -228,10 +228,10 @@ impl<M: Maps> Writer<M> {
 
     /// Gives the index of a service back that has never had a frontend.
     fn discard_unshown(&mut self, id: &ServicePortId) {
-        if self.services.get(id).is_some_and(|installed| installed.frontends.is_empty()) {
-            if let Some(installed) = self.remove(id) {
-                self.pools.services.retire(installed.index);
-            }
+        if self.services.get(id).is_some_and(|installed| installed.frontends.is_empty())
+            && let Some(installed) = self.remove(id)
+        {
+            self.pools.services.retire(installed.index);
         }
     }
 
@@ -257,10 +257,11 @@ impl<M: Maps> Writer<M> {
             Err(shortage) => shortage,
             done => return done,
         };
-        if self.pools.has_limbo() && self.grace().is_ok() {
-            if let done @ Ok(_) = attempt(self) {
-                return done;
-            }
+        if self.pools.has_limbo()
+            && self.grace().is_ok()
+            && let done @ Ok(_) = attempt(self)
+        {
+            return done;
         }
         match u32::try_from(shortage.needed) {
             Ok(length) if shortage.map == "RUNS" && self.make_room(length).is_ok() => attempt(self),

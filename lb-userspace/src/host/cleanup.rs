@@ -13,13 +13,8 @@ use aya::programs::loaded_links;
 use super::bpffs;
 use super::check::Places;
 use super::lock::{Lock, LockError, lock_file, lock_folder};
-
-/// What the store keeps in the state folder.
-const STATE_FILES: &[&str] = &["lb.redb"];
-
-/// How the folders of pins are named, in the order in which they go. Links first: an interrupted cleanup
-/// must leave maps without programs, never programs whose maps nobody finds again.
-const PIN_FOLDERS: [&str; 2] = ["links-", "maps-"];
+use crate::datapath::PIN_FOLDERS;
+use crate::store::FILE_NAME;
 
 /// What was removed and what was kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +38,7 @@ pub fn cleanup(places: &Places, state: bool) -> Result<Report> {
     remove_pins(&places.bpffs, &mut report)?;
     report.unmounted = bpffs::unmount_own(&places.run_dir)?;
     if state {
-        remove_folder(&places.state_dir, STATE_FILES, &mut report)?;
+        remove_folder(&places.state_dir, &[FILE_NAME], &mut report)?;
     } else if places.state_dir.exists() {
         report.kept_state = Some(places.state_dir.clone());
     }
@@ -90,6 +85,8 @@ fn remove_pins(folder: &Path, report: &mut Report) -> Result<()> {
         })?,
     };
     let mut links = BTreeSet::new();
+    // Links first: an interrupted cleanup must leave maps without programs, never programs whose
+    // maps nobody finds again.
     for kind in PIN_FOLDERS {
         remove_pins_of(folder, kind, &mut links, report)?;
     }
@@ -193,9 +190,7 @@ mod tests {
         fs::create_dir_all(&places.run_dir).expect("made");
         fs::create_dir_all(&places.state_dir).expect("made");
         fs::write(places.run_dir.join(crate::api::SOCKET_FILE), "").expect("written");
-        for name in STATE_FILES {
-            fs::write(places.state_dir.join(name), "").expect("written");
-        }
+        fs::write(places.state_dir.join(FILE_NAME), "").expect("written");
         fs::write(places.state_dir.join("not-lbs"), "").expect("written");
 
         let report = cleanup(&places, false).expect("no agent runs");

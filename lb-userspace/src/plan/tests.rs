@@ -51,6 +51,7 @@ fn slice(port: u16, endpoints: Vec<Endpoint>) -> Slice {
 
 fn service() -> Service {
     Service {
+        created: None,
         key: Key::new(Kind::Service, "default", "web"),
         service_type: ServiceType::Virtual,
         cluster_ips: ["10.96.0.10".parse().expect("an address")].into(),

@@ -67,6 +67,7 @@ impl Converter {
                 || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
         Service {
             key: self.key(key),
+            created: service.metadata.creation_timestamp.clone(),
             service_type,
             families: families(spec, &cluster_ips),
             cluster_ips,

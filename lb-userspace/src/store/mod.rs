@@ -36,6 +36,7 @@ use tables::{Entry, Tables};
 
 pub use batch::{Admission, Batch, Committed, Event};
 pub use error::{CommitError, OpenError, Refusal};
+pub(crate) use persist::FILE_NAME;
 
 /// All objects of one agent.
 #[derive(Debug)]

@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::intern::Labels;
 use crate::object::Key;
 use crate::plan::{Family, Protocol};
@@ -56,6 +58,8 @@ pub enum Distribution {
 pub struct Service {
     /// Its identity.
     pub key: Key,
+    /// When it was made, which its derived slices show as their own age.
+    pub created: Option<Time>,
     /// Whether it has addresses.
     pub service_type: ServiceType,
     /// Its `ClusterIP`s; empty unless virtual.

@@ -32,7 +32,7 @@ const VERSION_KEY: &str = "resourceVersion";
 
 /// Raised when an older agent could no longer read what this one writes.
 const FORMAT: u64 = 1;
-const FILE_NAME: &str = "lb.redb";
+pub(crate) const FILE_NAME: &str = "lb.redb";
 
 /// redb's own default is 1 GiB. Objects are read only when somebody looks at them.
 const CACHE_BYTES: usize = 4 << 20;

@@ -51,6 +51,7 @@ fn object(
     discovery::EndpointSlice {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
+            creation_timestamp: service.created.clone(),
             namespace: Some(service.key.namespace.to_string()),
             labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             owner_references: Some(vec![OwnerReference {

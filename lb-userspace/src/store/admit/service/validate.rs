@@ -82,6 +82,8 @@ fn external_ips(spec: &ServiceSpec, causes: &mut Causes) {
 
 /// As `GetWarningsForService`, for what is legal and has no effect.
 fn warn(spec: &ServiceSpec, warnings: &mut Vec<String>) {
+    warnings
+        .extend(unserved(spec).map(|what| format!("{what} is not served by this version of lb")));
     let affinity = spec.session_affinity.as_deref().is_some_and(|affinity| affinity != "None");
     if is_headless(spec) && affinity {
         warnings.push("spec.sessionAffinity is ignored for headless services".to_owned());
@@ -96,4 +98,17 @@ fn warn(spec: &ServiceSpec, warnings: &mut Vec<String>) {
         let text = "spec.externalName is ignored when spec.type is not \"ExternalName\"";
         warnings.push(text.to_owned());
     }
+}
+
+/// What is valid and stored, and has no effect on connections yet: said, not quietly left out.
+fn unserved(spec: &ServiceSpec) -> impl Iterator<Item = &'static str> {
+    let external_ips = spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    [
+        ("spec.sessionAffinity: ClientIP", spec.session_affinity.as_deref() == Some("ClientIP")),
+        ("spec.type: NodePort (other than its ClusterIP)", type_of(spec) == "NodePort"),
+        ("spec.type: LoadBalancer (other than its ClusterIP)", type_of(spec) == "LoadBalancer"),
+        ("spec.externalIPs", external_ips),
+    ]
+    .into_iter()
+    .filter_map(|(what, present)| present.then_some(what))
 }
