@@ -1,7 +1,7 @@
 //! The kernel programs: hooks and maps around the decisions of `lb-common`.
 //!
-//! Nothing is decided here. [`hooks`] turn a kernel context into a call of `lb_common::path` and its
-//! verdict into a return value; [`maps`] implement the traits that it reads through.
+//! Nothing is decided here. `hooks` turn a kernel context into a call of `lb_common::path` and its
+//! verdict into a return value; `maps` implement the traits that it reads through.
 //!
 //! Built for BPF by `cargo xtask build-ebpf`. On the host it is an empty program, so that the
 //! workspace's tools see one tree.

@@ -88,7 +88,7 @@ pub(super) fn nearest_existing(path: &Path) -> &Path {
     path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
-/// Unmounts what [`ensure`] mounted, if nothing is left on it. Returns the mount point.
+/// Unmounts what [`ensure()`] mounted, if nothing is left on it. Returns the mount point.
 pub(super) fn unmount_own(run_dir: &Path) -> Result<Option<PathBuf>> {
     let marker = run_dir.join(MARKER);
     let Ok(point) = fs::read_to_string(&marker) else { return Ok(None) };
