@@ -37,8 +37,9 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
 /// a helper of the harness.
 fn callers(frames: &str) -> String {
     let of_a_test = |frame: &&str| {
-        let file = frame.split_once("tests/e2e/").map_or("", |(_, file)| file);
-        !file.is_empty() && !file.starts_with("harness/") && !file.starts_with("main.rs")
+        let file = frame.split_once("tests/e2e/").map(|(_, file)| file);
+        let helpers = ["harness/", "probe/", "main.rs"];
+        file.is_some_and(|file| !helpers.iter().any(|helper| file.starts_with(helper)))
     };
     let places = frames.lines().filter_map(|line| line.trim_start().strip_prefix("at "));
     places.filter(of_a_test).map(|place| format!("\n  called at {place}")).collect()
