@@ -86,6 +86,8 @@ pub struct Memory {
     pub first: Option<Peer>,
     /// Its further peers.
     pub further: Option<Box<Peers>>,
+    /// Whether the socket is connected.
+    pub connected: bool,
     /// Whether the kernel would give it memory.
     pub room: bool,
     /// How often something was written.
@@ -94,11 +96,15 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { first: None, further: None, room: true, writes: 0 }
+        Self { first: None, further: None, connected: false, room: true, writes: 0 }
     }
 }
 
 impl path::Memory for Memory {
+    fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     fn first(&mut self) -> Option<&mut Peer> {
         self.first.as_mut()
     }

@@ -281,6 +281,7 @@ fn a_connected_socket_keeps_its_peer_whatever_it_sends_elsewhere() {
     );
     let mut memory = Memory::default();
     connect(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    memory.connected = true;
     for elsewhere in [udp("10.244.0.1", 53), udp("10.96.0.2", 53)] {
         send(&fixture.0, &mut memory, &elsewhere);
         let shown = peer_name(&mut memory, address("10.244.0.1"), Port::new(53));
@@ -289,6 +290,42 @@ fn a_connected_socket_keeps_its_peer_whatever_it_sends_elsewhere() {
     fixture.set_selected(10, false);
     let kept = send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
     assert_eq!(kept.reason, Reason::Kept, "it hears nobody else");
+}
+
+#[test]
+fn a_socket_that_undid_its_connection_is_an_unconnected_one() {
+    let pods = [("10.244.0.1", 53), ("10.244.0.2", 53)];
+    let mut fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &pods);
+    let mut memory = Memory::default();
+    connect(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    let first = memory.first.expect("remembered");
+    let others = [10, 11].into_iter().filter(|id| *id != first.backend_id);
+    for (slot, other) in (100..).zip(others) {
+        fixture.0.runs.insert(slot, other);
+    }
+    fixture.set_selected(first.backend_id, false);
+    fixture.set_run(1, Run { first: 100, count: 1, generation: 2 });
+    let moved = send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    assert_eq!(moved.reason, Reason::Translated, "not pinned to a backend that left");
+    let direct = FrontendKey::new(moved.address, moved.port, protocol::UDP);
+    send(&fixture.0, &mut memory, &direct);
+    let shown = receive(&mut memory, moved.address, moved.port);
+    assert_eq!(shown.reason, Reason::NotService, "the pod by its own address");
+}
+
+#[test]
+fn a_socket_connected_to_a_pod_hears_it_by_its_own_address() {
+    let fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &[("10.244.0.1", 53)]).service(
+        2,
+        udp("10.96.0.2", 53),
+        &[("10.244.0.2", 53)],
+    );
+    let mut memory = Memory::default();
+    send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    send(&fixture.0, &mut memory, &udp("10.96.0.2", 53));
+    connect(&fixture.0, &mut memory, &udp("10.244.0.2", 53));
+    let shown = receive(&mut memory, address("10.244.0.2"), Port::new(53));
+    assert_eq!(shown.reason, Reason::NotService);
 }
 
 #[test]

@@ -20,7 +20,8 @@ pub struct Peer {
     pub backend_port: Port,
     /// Protocol number.
     pub protocol: u8,
-    /// 1 if the socket is connected to this peer, 0 if it only sent to it.
+    /// 1 if the socket was connected to this peer, 0 if it only sent to it. `connect(AF_UNSPEC)`
+    /// undoes a connection without a hook, so the socket's own state counts, too.
     pub connected: u8,
     /// Zero.
     pub reserved: [u8; 2],

@@ -32,6 +32,8 @@ pub trait Tables {
 
 /// What lb remembers of one socket.
 pub trait Memory {
+    /// Whether the socket has a fixed peer at this moment.
+    fn is_connected(&self) -> bool;
     /// The peer that it connected to or first sent to.
     fn first(&mut self) -> Option<&mut Peer>;
     /// Sets the first peer. False if there is no memory for it.

@@ -5,7 +5,7 @@
 use super::lookup::lookup;
 use super::select::{Choice, at, choose, run, still_selected};
 use super::{Destination, Memory, Reason, Tables, Verdict};
-use crate::abi::{Address, MAX_FURTHER_PEERS, Peer, Port, Run};
+use crate::abi::{Address, MAX_FURTHER_PEERS, Peer, Port, Run, protocol};
 
 /// `connect`: TCP, or UDP with a fixed peer.
 #[inline(always)]
@@ -19,6 +19,9 @@ pub fn connect(
         Err(Reason::NotService) => {
             // The socket now talks to somebody directly: showing a frontend would be a lie.
             memory.clear_first();
+            if destination.protocol == protocol::UDP {
+                forget_backend(memory, destination.address, destination.port);
+            }
             return Reason::NotService.into();
         }
         Err(reason) => return reason.into(),
@@ -49,7 +52,9 @@ pub fn send(tables: &impl Tables, memory: &mut impl Memory, destination: &Destin
     let place = match find(memory, |peer| is_frontend(peer, destination)) {
         Some((place, peer)) => {
             // A connected socket hears its peer only, whoever else is in the set by now.
-            if peer.connected != 0 || still_selected(tables, &peer) {
+            let connected = peer.connected != 0 && memory.is_connected();
+            let ours = peer.service == service && still_selected(tables, &peer);
+            if connected || ours {
                 return Verdict::rewrite(Reason::Kept, peer.backend, peer.backend_port);
             }
             place
@@ -198,7 +203,9 @@ fn remember(tables: &impl Tables, memory: &mut impl Memory, place: Place, peer: 
 #[inline(always)]
 fn forget_backend(memory: &mut impl Memory, address: Address, port: Port) {
     match find(memory, |peer| is_backend(peer, address, port)) {
-        Some((Place::First, peer)) if peer.connected == 0 => memory.clear_first(),
+        Some((Place::First, peer)) if peer.connected == 0 || !memory.is_connected() => {
+            memory.clear_first();
+        }
         Some((Place::Further(index), _)) => {
             if let Some(peer) = memory.further().and_then(|further| further.list.get_mut(index)) {
                 *peer = Peer::NONE;

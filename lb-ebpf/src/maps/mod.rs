@@ -1,6 +1,6 @@
 //! The maps, and `lb-common`'s tables over them.
 //!
-//! The sizes here are defaults: the loader sets those that the agent was started with.
+//! The sizes hold for 65,536 service ports with 262,144 endpoints in all.
 
 pub(crate) mod origin;
 

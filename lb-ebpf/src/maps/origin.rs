@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_sock};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_mptcp_sock};
 use aya_ebpf::macros::{btf_map, map};
@@ -80,7 +80,16 @@ impl<'c> SocketMemory<'c> {
     }
 }
 
+/// `enum` in include/net/tcp_states.h. A connected UDP socket has this state, too.
+const TCP_ESTABLISHED: u32 = 1;
+
 impl Memory for SocketMemory<'_> {
+    #[inline(always)]
+    fn is_connected(&self) -> bool {
+        // SAFETY: the kernel hands a full socket to these hooks.
+        unsafe { (*self.sock().cast::<bpf_sock>()).state == TCP_ESTABLISHED }
+    }
+
     #[inline(always)]
     fn first(&mut self) -> Option<&mut Peer> {
         match self.slot() {

@@ -1,15 +1,15 @@
 //! Maps → the agent's picture of them, after a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use lb_common::abi::Run;
+use lb_common::abi::{Life, Run};
 
 use super::ids::Ids;
 use super::maps::{Maps, Side};
 use super::pools::Pools;
-use super::set::{Member, Set, selected};
-use super::writer::{Writer, is_address};
+use super::set::{Member, selected};
+use super::writer::{Installed, Writer, is_address};
 
 impl<M: Maps> Writer<M> {
     /// A writer of maps that an earlier agent filled. What it finds is served on until somebody
@@ -20,9 +20,6 @@ impl<M: Maps> Writer<M> {
     pub(super) fn adopt(maps: M) -> Result<Self> {
         let mut writer = Self::new(maps);
         let entries = writer.maps.frontends().context("reading map FRONTENDS")?;
-        if entries.is_empty() {
-            return Ok(writer);
-        }
         for (key, entry) in entries {
             writer.frontends.insert(key, entry.service());
             if !is_address(&key) {
@@ -56,19 +53,38 @@ impl<M: Maps> Writer<M> {
         }
     }
 
-    /// Finds the members of every set: what is present and belongs to a service that is served.
+    /// Finds the members of every set: what is present and belongs to a service that is served. Of two
+    /// entries for one endpoint, the one that a run names. All others are dead: they were written
+    /// by an agent that was killed before anything led to them.
     fn adopt_backends(&mut self) {
-        let mut used = BTreeSet::new();
-        let mut sets: BTreeMap<u32, &mut Set> =
-            self.adopted.iter_mut().map(|(&index, found)| (index, &mut found.set)).collect();
+        let mut named = BTreeSet::new();
+        for Installed { set, .. } in self.adopted.values() {
+            for run in [set.internal, set.external] {
+                named.extend((run.first..run.first + run.count).map(|slot| self.maps.slot(slot)));
+            }
+        }
         for id in 0..self.maps.capacity().backends {
             let backend = self.maps.backend(id);
             let life = backend.life();
-            if let Some(set) = sets.get_mut(&backend.service).filter(|_| life.present) {
-                set.members.insert((backend.address, backend.port), Member { id, life });
-                used.insert(id);
+            if !life.present {
+                continue;
+            }
+            let member = Member { id, life };
+            let endpoint = (backend.address, backend.port);
+            let loser = match self.adopted.get_mut(&backend.service) {
+                None => Some(member),
+                Some(Installed { set, .. }) => match set.members.get(&endpoint) {
+                    Some(_) if !named.contains(&id) => Some(member),
+                    _ => set.members.insert(endpoint, member),
+                },
+            };
+            if let Some(Member { id, life }) = loser {
+                let dead = Life { generation: life.generation, ..Life::default() };
+                self.maps.store_life(id, dead);
             }
         }
+        let members = self.adopted.values().flat_map(|installed| installed.set.members.values());
+        let used: BTreeSet<u32> = members.map(|member| member.id).collect();
         self.pools.backends = Ids::with_used(self.maps.capacity().backends, used);
     }
 

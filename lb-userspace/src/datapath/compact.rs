@@ -25,7 +25,13 @@ impl<M: Maps> Writer<M> {
     ///
     /// If there are not as many, or the kernel fails the grace period.
     pub(super) fn make_room(&mut self, length: u32) -> io::Result<()> {
-        self.grace()?;
+        let slots = &self.pools.slots;
+        if slots.capacity() - slots.used() < length {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if slots.has_limbo() {
+            self.grace()?;
+        }
         let runs = self.placed();
         let Some((start, window)) = cheapest(&runs, length, self.pools.slots.capacity()) else {
             return Err(io::ErrorKind::StorageFull.into());

@@ -56,7 +56,7 @@ pub type Change = (ServicePortId, Option<Wanted>);
 pub struct Refused {
     /// The service port whose change was refused whole.
     pub id: ServicePortId,
-    /// Map, size, and the flag that enlarges it.
+    /// What stands in its way: which map, how large, how much of it is free.
     pub message: String,
 }
 
@@ -94,6 +94,11 @@ impl Datapath {
     /// made at present, also of earlier calls: it is tried again with the next one.
     pub fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused> {
         self.writer.apply(changes)
+    }
+
+    /// Whether an earlier agent left something that nobody has wanted so far.
+    pub fn has_adopted(&self) -> bool {
+        !self.writer.adopted.is_empty()
     }
 
     /// Removes what an earlier agent left and nobody wants any more. Call once, when every source

@@ -27,16 +27,23 @@ impl<M: Maps> Writer<M> {
     /// Brings `FRONTENDS` in step, and empties the services that go.
     pub(super) fn turn_over(&mut self, mut turnover: Turnover, failures: &mut Failures) {
         let inserts = self.move_frontends(&mut turnover, failures);
-        for mut installed in std::mem::take(&mut self.departing).into_values() {
+        for installed in self.departing.values_mut() {
             let emptied =
                 installed.set.update(installed.index, &[], &mut self.maps, &mut self.pools);
             emptied.expect("an empty set needs no entries");
-            self.pools.services.retire(installed.index);
         }
         let dropped: BTreeSet<Address> = turnover.drop.iter().map(|key| key.address).collect();
         for key in turnover.drop.iter().filter(|key| !is_address(key)) {
             self.delete(key);
         }
+        // An index is free again when nothing leads to it any more.
+        self.departing.retain(|index, installed| {
+            let reachable = installed.frontends.iter().any(|key| self.undeleted.contains(key));
+            if !reachable {
+                self.pools.services.retire(*index);
+            }
+            reachable
+        });
         self.insert_frontends(inserts, turnover.addresses, failures);
         // Last: an address whose only port has changed stays known throughout.
         for address in dropped {
@@ -98,7 +105,7 @@ impl<M: Maps> Writer<M> {
             let entry = FrontendEntry::new(&key, FrontendKind::Address, 0);
             match self.maps.put_frontend(&key, entry) {
                 Ok(()) => self.frontends.extend([(key, 0)]),
-                Err(error) => failures.extend([(id, full(&error))]),
+                Err(error) => failures.extend([(id, failed(&error))]),
             }
         }
     }
@@ -107,7 +114,7 @@ impl<M: Maps> Writer<M> {
         let Some(installed) = self.services.get_mut(id) else { return false };
         let entry = FrontendEntry::new(&key, FrontendKind::Port, installed.index);
         if let Err(error) = self.maps.put_frontend(&key, entry) {
-            failures.insert(id.clone(), full(&error));
+            failures.insert(id.clone(), failed(&error));
             return false;
         }
         installed.frontends.insert(key);
@@ -135,6 +142,6 @@ impl<M: Maps> Writer<M> {
     }
 }
 
-fn full(error: &io::Error) -> String {
+fn failed(error: &io::Error) -> String {
     format!("cannot write map FRONTENDS: {error}")
 }

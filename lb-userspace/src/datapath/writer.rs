@@ -231,7 +231,7 @@ impl<M: Maps> Writer<M> {
         if self.services.get(id).is_some_and(|installed| installed.frontends.is_empty())
             && let Some(installed) = self.remove(id)
         {
-            self.pools.services.retire(installed.index);
+            self.departing.insert(installed.index, installed);
         }
     }
 

@@ -60,12 +60,20 @@ impl<S: Sink> Core<S> {
             awaited: config.sources,
             watchers: Watchers::default(),
         };
-        let all = core.store.services().cloned().collect();
-        core.serve(&all);
+        // What files said last may not have reached the disk before the earlier agent was killed, but
+        // it has reached the kernel: that is served on until the files have been read.
+        if core.awaited == 0 || !core.sink.has_adopted() {
+            core.serve_all();
+        }
         if core.awaited == 0 {
             core.synced();
         }
         core
+    }
+
+    fn serve_all(&mut self) {
+        let all = self.store.services().cloned().collect();
+        self.serve(&all);
     }
 
     pub(super) fn apply(&mut self, objects: Vec<Submitted>, dry_run: bool) -> Vec<Outcome> {
@@ -212,6 +220,9 @@ impl<S: Sink> Core<S> {
         }
         self.files.drop_clean();
         self.finish(Vec::new(), result);
+        if self.sink.has_adopted() {
+            self.serve_all();
+        }
         self.sink.prune();
     }
 
@@ -224,7 +235,7 @@ impl<S: Sink> Core<S> {
         match result {
             Ok(committed) => {
                 self.show(&committed);
-                if frees_something(&committed) {
+                if frees_an_address(&committed) {
                     self.retry();
                 }
                 for outcome in &mut outcomes {
@@ -307,7 +318,13 @@ impl<S: Sink> Core<S> {
     }
 }
 
-/// Whether a batch may have freed an address or a place in a map.
+/// Whether a batch may have freed what a refused object waits for: only Services own addresses.
+fn frees_an_address(committed: &Committed) -> bool {
+    let mut services = committed.events.iter().filter(|event| event.key.kind == Kind::Service);
+    services.any(|event| event.change != WatchChange::Added)
+}
+
+/// Whether a batch may have freed a place in a map.
 fn frees_something(committed: &Committed) -> bool {
     committed.events.iter().any(|event| match event.change {
         WatchChange::Deleted | WatchChange::Modified => true,

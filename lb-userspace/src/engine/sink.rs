@@ -6,6 +6,8 @@ use crate::datapath::{Change, Datapath, Refused, Status};
 pub(super) trait Sink: 'static {
     /// As [`Datapath::apply`].
     fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused>;
+    /// As [`Datapath::has_adopted`].
+    fn has_adopted(&self) -> bool;
     /// As [`Datapath::prune`].
     fn prune(&mut self);
     /// As [`Datapath::status`].
@@ -15,6 +17,10 @@ pub(super) trait Sink: 'static {
 impl Sink for Datapath {
     fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused> {
         Self::apply(self, changes)
+    }
+
+    fn has_adopted(&self) -> bool {
+        Self::has_adopted(self)
     }
 
     fn prune(&mut self) {

@@ -52,6 +52,10 @@ impl Sink for Table {
         refused
     }
 
+    fn has_adopted(&self) -> bool {
+        false
+    }
+
     fn prune(&mut self) {
         self.0.lock().expect("no test panics with it").pruned += 1;
     }

@@ -117,6 +117,10 @@ impl Sink for Forget {
         Vec::new()
     }
 
+    fn has_adopted(&self) -> bool {
+        false
+    }
+
     fn prune(&mut self) {}
 
     fn status(&self) -> datapath::Status {
