@@ -154,7 +154,9 @@ fn pod_status(pod: &Pod) -> String {
         let waiting = state.waiting.as_ref().and_then(|state| state.reason.clone());
         waiting.or_else(|| state.terminated.as_ref().and_then(|state| state.reason.clone()))
     });
-    waiting.or(status.reason).or(status.phase).unwrap_or_else(|| "Unknown".to_owned())
+    // A pod from a manifest usually has no phase: nobody but its author watches it.
+    let assumed = || if is_ready(pod) { "Running" } else { "Pending" }.to_owned();
+    waiting.or(status.reason).or(status.phase).unwrap_or_else(assumed)
 }
 
 fn endpoint_slice(slice: &EndpointSlice, now: Timestamp) -> Vec<String> {

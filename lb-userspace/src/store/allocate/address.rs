@@ -19,6 +19,11 @@ pub enum RangeError {
         "service CIDR {0} is too small: no address is left for a Service; use /30 or shorter (IPv6 /127)"
     )]
     TooSmall(IpNet),
+    /// Loopback and the like: an unallocated address of a service CIDR is unreachable.
+    #[error(
+        "service CIDR {0} overlaps {1}, whose addresses have a meaning of their own; choose a range that nothing else uses, such as 10.96.0.0/12"
+    )]
+    Reserved(IpNet, IpNet),
     /// Two ranges of one family.
     #[error(
         "service CIDRs {0} and {1} are of one family: give at most one IPv4 and one IPv6 range"
@@ -27,6 +32,24 @@ pub enum RangeError {
     /// No range at all.
     #[error("no service CIDR: give at least one, such as 10.96.0.0/12")]
     None,
+}
+
+/// This network, loopback, link-local and multicast (RFC 6890, RFC 4291): no Service can be there.
+const RESERVED: [&str; 7] = [
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/4",
+    "::1/128",
+    "fe80::/10",
+    "ff00::/8",
+];
+
+/// The reserved range that `range` has addresses in common with.
+fn reserved(range: &IpNet) -> Option<IpNet> {
+    let ranges =
+        RESERVED.iter().map(|text| text.parse::<IpNet>().expect("written correctly above"));
+    ranges.into_iter().find(|other| range.contains(other) || other.contains(range))
 }
 
 /// The ClusterIPs of one family.
@@ -40,6 +63,9 @@ impl AddressPool {
     /// The pool of a service CIDR. Its first address is `default/kubernetes`'.
     pub fn new(range: IpNet, random: fastrand::Rng) -> Result<Self, RangeError> {
         let range = range.trunc();
+        if let Some(reserved) = reserved(&range) {
+            return Err(RangeError::Reserved(range, reserved));
+        }
         let host_bits = u32::from(range.max_prefix_len() - range.prefix_len());
         if host_bits > 64 {
             return Err(RangeError::TooWide(range));

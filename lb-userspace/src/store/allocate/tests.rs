@@ -101,6 +101,10 @@ fn node_ports_are_banded() {
 #[test]
 fn ranges_that_cannot_serve_are_refused() {
     for (ranges, part) in [
+        ("127.0.0.0/16", "overlaps 127.0.0.0/8"),
+        ("0.0.0.0/0", "overlaps 0.0.0.0/8"),
+        ("169.254.4.0/24", "overlaps 169.254.0.0/16"),
+        ("fe80:1::/64", "overlaps fe80::/10"),
         ("fd00::/63", "shortest allowed prefix"),
         ("10.0.0.0/31", "too small"),
         ("10.0.0.1/32", "too small"),
@@ -111,7 +115,7 @@ fn ranges_that_cannot_serve_are_refused() {
         assert!(error.contains(part), "{ranges}: {error}");
     }
     assert!(matches!(Pools::new(&[]), Err(RangeError::None)));
-    for ranges in ["0.0.0.0/0", "10.0.0.0/30", "fd00::/64", "fd00::/127"] {
+    for ranges in ["10.0.0.0/8", "10.0.0.0/30", "fd00::/64", "fd00::/127"] {
         let mut pools = pools(ranges).expect(ranges);
         let family = pools.default_family();
         // A /127 has one address, which is reserved.
