@@ -57,6 +57,11 @@ impl Run {
         }
     }
 
+    /// The slots that it consists of.
+    pub const fn slots(self) -> core::ops::Range<u32> {
+        self.first..self.first + self.count
+    }
+
     /// The slot that `random`, uniform over 32 bits, selects. Needs `count > 0` to mean anything.
     /// Multiplication instead of division: Lemire, "Fast Random Integer Generation in an
     /// Interval", 2019; the bias is below count / 2^32.

@@ -60,7 +60,7 @@ impl<M: Maps> Writer<M> {
         let mut named = BTreeSet::new();
         for Installed { set, .. } in self.adopted.values() {
             for run in [set.internal, set.external] {
-                named.extend((run.first..run.first + run.count).map(|slot| self.maps.slot(slot)));
+                named.extend(run.slots().map(|slot| self.maps.slot(slot)));
             }
         }
         for id in 0..self.maps.capacity().backends {
@@ -96,7 +96,7 @@ impl<M: Maps> Writer<M> {
                 .into_iter()
                 .any(|(side, run)| {
                     let named: BTreeSet<u32> =
-                        (run.first..run.first + run.count).map(|s| self.maps.slot(s)).collect();
+                        run.slots().map(|slot| self.maps.slot(slot)).collect();
                     let members = set.members.values().filter(|m| selected(&m.life, side));
                     named != members.map(|m| m.id).collect()
                 });

@@ -91,7 +91,7 @@ impl Model {
             self.readers.insert((*key, run));
         }
         for (key, run) in &self.readers {
-            for slot in run.first..run.first + run.count {
+            for slot in run.slots() {
                 let id = self.tables.slot(slot).unwrap_or_else(|| panic!("{key:?}: slot {slot}"));
                 let backend = self.tables.backend(id).unwrap_or_else(|| panic!("{key:?}: {id}"));
                 let endpoint = (backend.address, backend.port);
@@ -113,7 +113,7 @@ impl Model {
                     assert!(backend.life().internal, "{key:?}: {backend:?} is not selected");
                     (backend.address, backend.port)
                 };
-                (*key, (run.first..run.first + run.count).map(endpoint).collect())
+                (*key, run.slots().map(endpoint).collect())
             })
             .collect()
     }

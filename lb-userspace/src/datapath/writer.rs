@@ -94,7 +94,7 @@ impl<M: Maps> Writer<M> {
 
     /// Removes what an earlier agent left and nobody has wanted since.
     pub(super) fn prune(&mut self) {
-        self.departing = std::mem::take(&mut self.adopted);
+        self.departing.append(&mut self.adopted);
         let stale = self.frontends.iter().filter(|(key, index)| {
             if is_address(key) {
                 self.only_address(key.address)
@@ -120,9 +120,9 @@ impl<M: Maps> Writer<M> {
                     }
                 }
                 Some(wanted) => {
-                    self.take_over(id, wanted);
+                    let keys = keys(id, wanted);
+                    self.take_over(id, &keys);
                     if let Some(installed) = self.services.get(id) {
-                        let keys = keys(id, wanted);
                         turnover.drop.extend(installed.frontends.difference(&keys));
                         // A delete that failed may be wanted again by now.
                         for key in installed.frontends.intersection(&keys) {
@@ -135,18 +135,17 @@ impl<M: Maps> Writer<M> {
         turnover
     }
 
-    /// Takes over what the maps hold for `id` since before this agent started. Not what has a
-    /// frontend that `id` does not want: that may be left of another Service, whose clients must not
+    /// Takes over what the maps hold for `id`, which wants `keys`, since before this agent started.
+    /// Not what has another frontend: that may be left of another Service, whose clients must not
     /// be sent here.
-    fn take_over(&mut self, id: &ServicePortId, wanted: &Wanted) {
+    fn take_over(&mut self, id: &ServicePortId, keys: &BTreeSet<FrontendKey>) {
         if self.services.contains_key(id) || self.adopted.is_empty() {
             return;
         }
-        let keys = keys(id, wanted);
         let owners: BTreeSet<u32> =
             keys.iter().filter_map(|key| self.frontends.get(key)).copied().collect();
         let ours =
-            |index: &u32| self.adopted.get(index).is_some_and(|a| a.frontends.is_subset(&keys));
+            |index: &u32| self.adopted.get(index).is_some_and(|a| a.frontends.is_subset(keys));
         let found = owners.into_iter().find(ours).and_then(|index| self.adopted.remove(&index));
         if let Some(found) = found {
             self.insert(id, found);
