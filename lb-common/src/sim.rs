@@ -3,10 +3,11 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 
 use crate::abi::{
-    Backend, Cidr, FrontendEntry, FrontendKey, FrontendKind, Node, Peer, Peers, Run, Service,
+    Affinity, AffinityKey, Backend, Cidr, FrontendEntry, FrontendKey, FrontendKind, List, Node,
+    Peer, Peers, Policy, Run, Service,
 };
 use crate::path;
 
@@ -23,6 +24,12 @@ pub struct Tables {
     pub backends: BTreeMap<u32, Backend>,
     /// `NODE`.
     pub node: Node,
+    /// `AFFINITY`.
+    pub affinity: RefCell<BTreeMap<AffinityKey, Affinity>>,
+    /// Whether `AFFINITY` has room for another client.
+    pub affinity_room: bool,
+    /// Nanoseconds since boot.
+    pub clock: Cell<u64>,
     /// The state of the generator of random numbers.
     pub seed: Cell<u32>,
 }
@@ -34,7 +41,10 @@ impl Default for Tables {
             services: BTreeMap::new(),
             runs: BTreeMap::new(),
             backends: BTreeMap::new(),
-            node: Node { service_cidrs: [Cidr::NONE; 4] },
+            node: Node { service_cidrs: [Cidr::NONE; 4], netns_cookie: 0, exempt: 0 },
+            affinity: RefCell::default(),
+            affinity_room: true,
+            clock: Cell::new(1),
             seed: Cell::new(1),
         }
     }
@@ -52,8 +62,15 @@ impl path::Tables for Tables {
         self.frontends.get(key).copied()
     }
 
-    fn internal_run(&self, service: u32) -> Option<Run> {
-        self.services.get(&service).map(|service| Run::from_word(service.internal))
+    fn policy(&self, service: u32) -> Option<Policy> {
+        self.services.get(&service).map(|service| Policy::from_word(service.policy))
+    }
+
+    fn run(&self, service: u32, list: List) -> Option<Run> {
+        self.services.get(&service).map(|service| match list {
+            List::Cluster => Run::from_word(service.cluster),
+            List::Local => Run::from_word(service.local),
+        })
     }
 
     fn slot(&self, slot: u32) -> Option<u32> {
@@ -68,6 +85,24 @@ impl path::Tables for Tables {
         Some(&self.node)
     }
 
+    fn affinity(&self, key: &AffinityKey) -> Option<impl path::Sticky> {
+        let key = *key;
+        self.affinity.borrow().contains_key(&key).then_some(Sticky { tables: self, key })
+    }
+
+    fn insert_affinity(&self, key: &AffinityKey, value: &Affinity) -> bool {
+        let mut affinity = self.affinity.borrow_mut();
+        if !self.affinity_room || affinity.contains_key(key) {
+            return false;
+        }
+        affinity.insert(*key, *value);
+        true
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.get()
+    }
+
     /// xorshift32 (Marsaglia, "Xorshift RNGs", 2003).
     fn random(&self) -> u32 {
         let mut x = self.seed.get();
@@ -76,6 +111,58 @@ impl path::Tables for Tables {
         x ^= x << 5;
         self.seed.set(x);
         x
+    }
+}
+
+/// An entry of `AFFINITY`.
+#[derive(Debug)]
+struct Sticky<'t> {
+    tables: &'t Tables,
+    key: AffinityKey,
+}
+
+impl Sticky<'_> {
+    fn change<T>(&self, change: impl FnOnce(&mut Affinity) -> T) -> T {
+        change(self.tables.affinity.borrow_mut().get_mut(&self.key).expect("looked up before"))
+    }
+}
+
+impl path::Sticky for Sticky<'_> {
+    fn read(&self) -> Affinity {
+        self.change(|entry| *entry)
+    }
+
+    fn touch(&self, now: u64) {
+        self.change(|entry| entry.last_used = now);
+    }
+
+    fn replace(&self, old: u64, new: u64) -> u64 {
+        self.change(|entry| {
+            let standing = entry.backend;
+            if standing == old {
+                entry.backend = new;
+            }
+            standing
+        })
+    }
+}
+
+/// Who makes a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Caller {
+    /// Cookie of its network namespace.
+    pub netns: u64,
+    /// Whether its cgroup is left alone.
+    pub exempt: bool,
+}
+
+impl path::Caller for Caller {
+    fn netns(&self) -> u64 {
+        self.netns
+    }
+
+    fn is_exempt(&self) -> bool {
+        self.exempt
     }
 }
 

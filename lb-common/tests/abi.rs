@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use lb_common::abi::{
-    Address, Cidr, FrontendEntry, FrontendKey, FrontendKind, Life, Port, Run, protocol,
+    Address, Affinity, Cidr, FrontendEntry, FrontendKey, FrontendKind, Life, Policy, Port, Run,
+    protocol,
 };
 use proptest::prelude::*;
 
@@ -54,7 +55,48 @@ fn a_pick_reaches_every_slot_and_no_other() {
     assert_eq!(picks.map(|random| run.pick(random)), [100, 100, 101, 101, 102, 102]);
 }
 
+const KINDS: [FrontendKind; 5] = [
+    FrontendKind::ClusterIp,
+    FrontendKind::External,
+    FrontendKind::NodePort,
+    FrontendKind::Address,
+    FrontendKind::Foreign,
+];
+
+#[test]
+fn addresses_that_lead_to_the_node_itself_are_known() {
+    let rows = [
+        ("127.0.0.1", Some("127.0.0.1")),
+        ("127.255.255.254", Some("127.0.0.1")),
+        ("0.0.0.0", Some("127.0.0.1")),
+        ("128.0.0.1", None),
+        ("0.0.0.1", None),
+        ("::1", Some("::1")),
+        ("::", Some("::1")),
+        ("::2", None),
+        ("::127.0.0.1", None),
+    ];
+    for (text, expected) in rows {
+        assert_eq!(address(text).loopback(), expected.map(address), "{text}");
+        assert_eq!(address(text).is_unspecified(), ["::", "0.0.0.0"].contains(&text), "{text}");
+    }
+}
+
+#[test]
+fn affinity_lasts_its_seconds_from_the_last_use() {
+    let known = Affinity { backend: Affinity::word(7, 9), last_used: 5_000_000_000 };
+    assert_eq!((known.id(), known.generation()), (7, 9));
+    assert!(!known.expired(15_000_000_000, 10) && known.expired(15_000_000_001, 10));
+    assert!(!known.expired(4_000_000_000, 10), "another processor's clock may be behind");
+}
+
 proptest! {
+    #[test]
+    fn policies_keep_their_parts(affinity_seconds: u32, internal_local: bool, external_local: bool) {
+        let policy = Policy { affinity_seconds, internal_local, external_local };
+        prop_assert_eq!(Policy::from_word(policy.to_word()), policy);
+    }
+
     #[test]
     fn words_keep_their_parts(
         first in 0..Run::MAX_SLOTS, count in 0..=Run::MAX_COUNT,
@@ -62,8 +104,8 @@ proptest! {
     ) {
         let run = Run { first, count, generation };
         prop_assert_eq!(Run::from_word(run.to_word()), run);
-        let (generation, internal, external, present) = life;
-        let life = Life { generation, internal, external, present };
+        let (generation, cluster, local, present) = life;
+        let life = Life { generation, cluster, local, present };
         prop_assert_eq!(Life::from_word(life.to_word()), life);
     }
 
@@ -72,9 +114,11 @@ proptest! {
         let address = Address::from_bytes(bytes);
         let key = FrontendKey::new(address, Port::new(port), protocol::TCP);
         prop_assert_eq!(FrontendKey::from_bytes(key.to_bytes()), key);
-        let entry = FrontendEntry::new(&key, FrontendKind::Port, service);
-        prop_assert!(entry.belongs_to(&key));
-        prop_assert_eq!((entry.service(), entry.kind()), (service, FrontendKind::Port));
+        for kind in KINDS {
+            let entry = FrontendEntry::new(&key, kind, service);
+            prop_assert!(entry.belongs_to(&key));
+            prop_assert_eq!((entry.service(), entry.kind()), (service, kind));
+        }
         let sibling = FrontendKey { port: Port::new(other), ..key };
         // One in 65,536 pairs shares its check; see `checks_differ` for how many really do.
         prop_assert!(key == sibling || key.check() != sibling.check() || port != other);

@@ -1,6 +1,6 @@
 //! What a hook tells the world: its counters, and the programs' own log.
 
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use lb_common::path::{Destination, Operation, Reason, counter_index};
 
@@ -10,17 +10,18 @@ use crate::maps::STATS;
 /// not logged: they are the hot path.
 #[inline(always)]
 pub(crate) fn report(
-    context: &SockAddrContext,
+    context: &impl EbpfContext,
     operation: Operation,
     reason: Reason,
     destination: &Destination,
 ) {
     match reason {
         Reason::NotService => return,
-        Reason::Translated | Reason::Kept | Reason::Reversed => {}
+        Reason::Translated | Reason::Kept | Reason::Reversed | Reason::Exempt => {}
         Reason::NoEndpoints
         | Reason::UnknownPort
         | Reason::Unallocated
+        | Reason::NodePort
         | Reason::OriginFull
         | Reason::AlreadyRefused
         | Reason::Inconsistent => {

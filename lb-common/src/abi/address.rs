@@ -17,8 +17,17 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Address([u32; 4]);
 
 impl Address {
-    /// `::`, which no frontend or backend has.
+    /// `::`, which no backend has.
     pub const UNSPECIFIED: Self = Self([0; 4]);
+
+    /// `0.0.0.0`.
+    pub const V4_UNSPECIFIED: Self = Self::from_v4_word(0);
+
+    /// `127.0.0.1`, which stands for all of 127.0.0.0/8 (RFC 1122, section 3.2.1.3).
+    pub const V4_LOOPBACK: Self = Self::from_v4_word(u32::from_ne_bytes([127, 0, 0, 1]));
+
+    /// `::1`.
+    pub const V6_LOOPBACK: Self = Self([0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]);
 
     /// The third word of an IPv4-mapped address.
     const V4_MARK: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
@@ -65,6 +74,25 @@ impl Address {
     #[inline(always)]
     pub const fn v4_word(self) -> u32 {
         self.0[3]
+    }
+
+    /// `::` or `0.0.0.0`.
+    #[inline(always)]
+    pub fn is_unspecified(self) -> bool {
+        self == Self::UNSPECIFIED || self == Self::V4_UNSPECIFIED
+    }
+
+    /// The address that stands for this one, if it leads to the node itself: a loopback address,
+    /// or the unspecified one, which `connect` takes for loopback.
+    #[inline(always)]
+    pub fn loopback(self) -> Option<Self> {
+        const NETWORK: u32 = u32::from_ne_bytes([127, 0, 0, 0]);
+        const MASK: u32 = u32::from_ne_bytes([255, 0, 0, 0]);
+        if self.is_v4() {
+            let word = self.v4_word();
+            return (word & MASK == NETWORK || word == 0).then_some(Self::V4_LOOPBACK);
+        }
+        (self == Self::UNSPECIFIED || self == Self::V6_LOOPBACK).then_some(Self::V6_LOOPBACK)
     }
 
     /// Whether this is an IPv4 address.

@@ -1,6 +1,6 @@
 //! `BACKENDS`: one endpoint of one service port.
 
-use super::{Address, Port};
+use super::{Address, List, Port};
 
 /// Value of `BACKENDS`, indexed by backend id. The id is stable while the endpoint lives.
 #[repr(C)]
@@ -40,24 +40,24 @@ impl Backend {
 pub struct Life {
     /// Counts the uses of this id, so that what remembers an earlier use can tell.
     pub generation: u32,
-    /// In the set for traffic from this node.
-    pub internal: bool,
-    /// In the set for traffic from outside.
-    pub external: bool,
+    /// In the cluster list.
+    pub cluster: bool,
+    /// In the local list.
+    pub local: bool,
     /// The endpoint exists. If not, the id is free or about to be.
     pub present: bool,
 }
 
 impl Life {
-    const INTERNAL: u64 = 1;
-    const EXTERNAL: u64 = 1 << 1;
+    const CLUSTER: u64 = 1;
+    const LOCAL: u64 = 1 << 1;
     const PRESENT: u64 = 1 << 2;
 
     /// As it stands in [`Backend`]: generation in the high half, state in the low one.
     pub const fn to_word(self) -> u64 {
         (self.generation as u64) << 32
-            | if self.internal { Self::INTERNAL } else { 0 }
-            | if self.external { Self::EXTERNAL } else { 0 }
+            | if self.cluster { Self::CLUSTER } else { 0 }
+            | if self.local { Self::LOCAL } else { 0 }
             | if self.present { Self::PRESENT } else { 0 }
     }
 
@@ -66,9 +66,24 @@ impl Life {
     pub const fn from_word(word: u64) -> Self {
         Self {
             generation: (word >> 32) as u32,
-            internal: word & Self::INTERNAL != 0,
-            external: word & Self::EXTERNAL != 0,
+            cluster: word & Self::CLUSTER != 0,
+            local: word & Self::LOCAL != 0,
             present: word & Self::PRESENT != 0,
+        }
+    }
+
+    /// Whether the backend is in any list.
+    #[inline(always)]
+    pub const fn is_in_any(self) -> bool {
+        self.cluster || self.local
+    }
+
+    /// Whether the backend is in the list.
+    #[inline(always)]
+    pub const fn is_in(self, list: List) -> bool {
+        match list {
+            List::Cluster => self.cluster,
+            List::Local => self.local,
         }
     }
 }

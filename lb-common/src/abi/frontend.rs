@@ -3,7 +3,7 @@
 use super::{Address, Port};
 
 /// Key of `FRONTENDS`: one address, port and protocol that clients connect to, or, with port and
-/// protocol zero, an address whose every other port is refused.
+/// protocol zero, the ClusterIP itself.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendKey {
@@ -24,7 +24,7 @@ impl FrontendKey {
         Self { address, port, protocol, reserved: 0 }
     }
 
-    /// The entry that says that `address` is a ClusterIP. Port 0 is no service's port.
+    /// The entry of the ClusterIP itself. Port 0 is no service's port.
     #[inline(always)]
     pub const fn of_address(address: Address) -> Self {
         Self::new(address, Port::NONE, 0)
@@ -71,12 +71,28 @@ const fn mix(mut x: u64) -> u64 {
 }
 
 /// What a [`FrontendEntry`] stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u16)]
 pub enum FrontendKind {
-    /// A port that clients connect to.
-    Port,
-    /// A ClusterIP: the address itself.
-    Address,
+    /// A port of a ClusterIP.
+    ClusterIp = 0,
+    /// A port of an external IP or of a load balancer's.
+    External = 1,
+    /// A NodePort on an address of this node. The unspecified address stands for all of them: it
+    /// is there for the bind guard.
+    NodePort = 2,
+    /// A ClusterIP: the address itself, whose other ports are refused.
+    Address = 3,
+    /// A ClusterIP that is left to another proxy.
+    Foreign = 4,
+}
+
+impl FrontendKind {
+    /// Whether clients can connect to it: everything but the addresses themselves.
+    #[inline(always)]
+    pub const fn is_port(self) -> bool {
+        matches!(self, Self::ClusterIp | Self::External | Self::NodePort)
+    }
 }
 
 /// Value of `FRONTENDS`, one word so that a reader gets it whole: service index (low 32 bits),
@@ -91,14 +107,10 @@ pub struct FrontendEntry(pub u64);
 impl FrontendEntry {
     /// The entry for `key`.
     pub const fn new(key: &FrontendKey, kind: FrontendKind, service: u32) -> Self {
-        let kind = match kind {
-            FrontendKind::Port => 0,
-            FrontendKind::Address => 1,
-        };
-        Self(service as u64 | kind << 32 | (key.check() as u64) << 48)
+        Self(service as u64 | (kind as u64) << 32 | (key.check() as u64) << 48)
     }
 
-    /// Index into `SERVICES`; meaningless for [`FrontendKind::Address`].
+    /// Index into `SERVICES`.
     #[inline(always)]
     pub const fn service(self) -> u32 {
         (self.0 & 0xffff_ffff) as u32
@@ -107,7 +119,13 @@ impl FrontendEntry {
     /// What the entry stands for.
     #[inline(always)]
     pub const fn kind(self) -> FrontendKind {
-        if self.0 >> 32 & 1 == 0 { FrontendKind::Port } else { FrontendKind::Address }
+        match self.0 >> 32 & 0xffff {
+            0 => FrontendKind::ClusterIp,
+            1 => FrontendKind::External,
+            2 => FrontendKind::NodePort,
+            3 => FrontendKind::Address,
+            _ => FrontendKind::Foreign,
+        }
     }
 
     /// Whether this is the value of `key`, not of one that took over its memory.

@@ -6,6 +6,7 @@
 //! [`LAYOUT_VERSION`], which is part of the pin path.
 
 mod address;
+mod affinity;
 mod backend;
 mod frontend;
 mod node;
@@ -13,11 +14,12 @@ mod origin;
 mod service;
 
 pub use address::{Address, Port};
+pub use affinity::{Affinity, AffinityKey};
 pub use backend::{Backend, Life};
 pub use frontend::{FrontendEntry, FrontendKey, FrontendKind};
 pub use node::{Cidr, Node};
 pub use origin::{MAX_FURTHER_PEERS, OriginSlot, Peer, Peers};
-pub use service::{Run, Service};
+pub use service::{List, Policy, Run, Service};
 
 /// Version of every layout in this module and of the meaning of every map.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -42,5 +44,7 @@ const _: () = {
     assert!(size_of::<OriginSlot>() == 64);
     assert!(size_of::<Peers>() == 8 + MAX_FURTHER_PEERS * 56);
     assert!(size_of::<Cidr>() == 32);
-    assert!(size_of::<Node>() == 128);
+    assert!(size_of::<Node>() == 144);
+    assert!(size_of::<AffinityKey>() == 24 && align_of::<AffinityKey>() == 8);
+    assert!(size_of::<Affinity>() == 16);
 };

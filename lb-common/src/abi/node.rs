@@ -8,6 +8,10 @@ use super::Address;
 pub struct Node {
     /// Ranges in which an unallocated address is unreachable.
     pub service_cidrs: [Cidr; 4],
+    /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`); 0 if it is not known.
+    pub netns_cookie: u64,
+    /// Number of entries of `EXEMPT`: 0 saves looking.
+    pub exempt: u64,
 }
 
 impl Node {

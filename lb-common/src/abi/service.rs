@@ -1,18 +1,65 @@
-//! `SERVICES`: what changes in place when endpoints change.
+//! `SERVICES`: what changes in place when endpoints or policies change.
 
 /// Value of `SERVICES`, indexed by service index: one port of one Service in one family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// [`Run`] for traffic from this node.
-    pub internal: u64,
-    /// [`Run`] for traffic from outside.
-    pub external: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// [`Run`] of the cluster list.
+    pub cluster: u64,
+    /// [`Run`] of the local list; the same run where no policy asks for another.
+    pub local: u64,
+    /// [`Policy`].
+    pub policy: u64,
 }
 
-/// A service's current backends: `count` slots of `RUNS` from `first` on. The generation changes
+/// The two lists of endpoints that Kubernetes chooses from (`CategorizeEndpoints`,
+/// pkg/proxy/topology.go).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum List {
+    /// Endpoints anywhere, as far as topology allows.
+    Cluster,
+    /// Endpoints on this node.
+    Local,
+}
+
+/// How a service treats its clients, in one word. A reader that finds the policy of a moment ago
+/// and the run of this one has a list that was in force during its call: the local list is there
+/// before a policy asks for it, and as long as one does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Policy {
+    /// `ClientIP` affinity in seconds since last use; 0 is none.
+    pub affinity_seconds: u32,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// `externalTrafficPolicy: Local`. For traffic from outside: what comes from this node takes
+    /// the cluster list to external addresses (pkg/proxy/iptables, `externalTrafficChain`).
+    pub external_local: bool,
+}
+
+impl Policy {
+    const INTERNAL_LOCAL: u64 = 1 << 32;
+    const EXTERNAL_LOCAL: u64 = 1 << 33;
+
+    /// The policy as it stands in [`Service`].
+    pub const fn to_word(self) -> u64 {
+        self.affinity_seconds as u64
+            | if self.internal_local { Self::INTERNAL_LOCAL } else { 0 }
+            | if self.external_local { Self::EXTERNAL_LOCAL } else { 0 }
+    }
+
+    /// The inverse of [`Self::to_word`].
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half of the word")]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            affinity_seconds: word as u32,
+            internal_local: word & Self::INTERNAL_LOCAL != 0,
+            external_local: word & Self::EXTERNAL_LOCAL != 0,
+        }
+    }
+}
+
+/// The backends of one list of a service: `count` slots of `RUNS` from `first` on. The generation changes
 /// with every change of the set. All in one word: a reader loads it once, and has the whole old
 /// set or the whole new one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,28 +1,119 @@
 //! Destination → service.
 
-use super::{Destination, Reason, Tables};
-use crate::abi::{FrontendEntry, FrontendKey, FrontendKind};
+use super::{Caller, Destination, Reason, Tables};
+use crate::abi::{Address, FrontendEntry, FrontendKey, FrontendKind, List, Node, Policy};
 
-/// The index of the service that `destination` is a frontend of, or why there is none.
+/// The service that a destination leads to, and how it treats this caller.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    /// Index into `SERVICES`.
+    pub(super) service: u32,
+    /// The list that serves the caller.
+    pub(super) list: List,
+    /// [`Policy::affinity_seconds`].
+    pub(super) affinity_seconds: u32,
+}
+
+/// What `destination` leads to, or why to nothing. A caller that is to be left alone finds no
+/// service; only addresses of services are worth the question.
+#[inline(always)]
+pub(super) fn lookup(
+    tables: &impl Tables,
+    caller: &impl Caller,
+    destination: &Destination,
+) -> Result<Target, Reason> {
+    let found = match find(tables, caller, destination) {
+        Err(Reason::NotService) => return Err(Reason::NotService),
+        found => found,
+    };
+    if tables.node().is_some_and(|node| node.exempt != 0) && caller.is_exempt() {
+        return Err(Reason::Exempt);
+    }
+    let entry = found?;
+    let policy = tables.policy(entry.service()).ok_or(Reason::Inconsistent)?;
+    let list = list(entry.kind(), policy);
+    let Policy { affinity_seconds, .. } = policy;
+    Ok(Target { service: entry.service(), list, affinity_seconds })
+}
+
+/// The list for traffic from this node: `externalTrafficPolicy` is for traffic from outside.
+#[inline(always)]
+fn list(kind: FrontendKind, policy: Policy) -> List {
+    if policy.internal_local && matches!(kind, FrontendKind::ClusterIp) {
+        List::Local
+    } else {
+        List::Cluster
+    }
+}
+
+/// The frontend's entry.
 ///
 /// A port that no Service defines is refused on a ClusterIP only: a node's own address keeps its
 /// other ports.
 #[inline(always)]
-pub(super) fn lookup(tables: &impl Tables, destination: &Destination) -> Result<u32, Reason> {
-    if let Some(entry) = entry(tables, destination)? {
-        return Ok(entry.service());
+fn find(
+    tables: &impl Tables,
+    caller: &impl Caller,
+    destination: &Destination,
+) -> Result<FrontendEntry, Reason> {
+    let node = tables.node().ok_or(Reason::Inconsistent)?;
+    let loopback = destination.address.loopback();
+    if loopback.is_some() && !is_node(node, caller) {
+        // A pod reaches itself.
+        return Err(Reason::NotService);
     }
-    match tables.node() {
-        Some(node) if node.in_service_cidr(destination.address) => {}
-        _ => return Err(Reason::NotService),
+    // The unspecified address has entries, too, which are for the bind guard.
+    if !destination.address.is_unspecified()
+        && let Some(entry) = entry(tables, destination)?
+    {
+        return Ok(entry);
+    }
+    if let Some(address) = loopback {
+        let canonical = FrontendKey { address, ..*destination };
+        return entry(tables, &canonical)?.ok_or(Reason::NotService);
+    }
+    if !node.in_service_cidr(destination.address) {
+        return Err(Reason::NotService);
     }
     match entry(tables, &FrontendKey::of_address(destination.address))? {
+        None => Err(Reason::Unallocated),
         Some(found) => match found.kind() {
             FrontendKind::Address => Err(Reason::UnknownPort),
-            FrontendKind::Port => Err(Reason::Inconsistent),
+            FrontendKind::Foreign => Err(Reason::NotService),
+            FrontendKind::ClusterIp | FrontendKind::External | FrontendKind::NodePort => {
+                Err(Reason::Inconsistent)
+            }
         },
-        None => Err(Reason::Unallocated),
     }
+}
+
+/// Whether a NodePort stands in the way of binding `wanted`: on that address, or, where it is the
+/// unspecified one, on any address of the node. `::` stands for IPv4 as well.
+#[inline(always)]
+pub(super) fn is_node_port(
+    tables: &impl Tables,
+    caller: &impl Caller,
+    wanted: &Destination,
+) -> Result<bool, Reason> {
+    match tables.node() {
+        Some(node) if is_node(node, caller) => {}
+        _ => return Ok(false),
+    }
+    let is_taken = |address| {
+        let found = entry(tables, &FrontendKey { address, ..*wanted })?;
+        Ok(found.is_some_and(|entry| matches!(entry.kind(), FrontendKind::NodePort)))
+    };
+    let address = match wanted.address.loopback() {
+        Some(canonical) if !wanted.address.is_unspecified() => canonical,
+        Some(_) | None => wanted.address,
+    };
+    Ok(is_taken(address)? || address == Address::UNSPECIFIED && is_taken(Address::V4_UNSPECIFIED)?)
+}
+
+/// Whether the caller is in the node's own network namespace.
+#[inline(always)]
+fn is_node(node: &Node, caller: &impl Caller) -> bool {
+    node.netns_cookie != 0 && node.netns_cookie == caller.netns()
 }
 
 /// Reads an entry; again if its memory was handed to another key meanwhile. That this happens

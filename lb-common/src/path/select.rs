@@ -1,7 +1,8 @@
 //! Service → backend.
 
-use super::{Reason, Tables};
-use crate::abi::{Backend, Peer, Run};
+use super::lookup::Target;
+use super::{Caller, Reason, Sticky, Tables};
+use crate::abi::{Affinity, AffinityKey, Backend, Life, Peer, Run};
 
 /// A backend and the id by which it is remembered.
 #[derive(Clone, Copy)]
@@ -10,18 +11,36 @@ pub(super) struct Choice {
     pub(super) backend: Backend,
 }
 
-/// The run of `service` for traffic from this node, loaded once: whatever is chosen from it was
-/// in the set at that moment. What it leads to was written before it and is reached through it, so
-/// the processor's dependency order suffices.
+impl Choice {
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        Affinity::word(self.id, self.backend.life().generation)
+    }
+}
+
+/// The run of a list, loaded once: whatever is chosen from it was in the set at that moment. What
+/// it leads to was written before it and is reached through it, so the processor's dependency
+/// order suffices.
 #[inline(always)]
-pub(super) fn run(tables: &impl Tables, service: u32) -> Result<Run, Reason> {
-    let run = tables.internal_run(service).ok_or(Reason::Inconsistent)?;
+pub(super) fn run(tables: &impl Tables, target: &Target) -> Result<Run, Reason> {
+    let run = tables.run(target.service, target.list).ok_or(Reason::Inconsistent)?;
     if run.count == 0 { Err(Reason::NoEndpoints) } else { Ok(run) }
+}
+
+/// The client's own backend, where the service has affinity; else any.
+#[inline(always)]
+pub(super) fn choose(
+    tables: &impl Tables,
+    caller: &impl Caller,
+    target: &Target,
+    run: Run,
+) -> Result<Choice, Reason> {
+    if target.affinity_seconds == 0 { any(tables, run) } else { stick(tables, caller, target, run) }
 }
 
 /// A backend of `run`, each with equal chance.
 #[inline(always)]
-pub(super) fn choose(tables: &impl Tables, run: Run) -> Result<Choice, Reason> {
+fn any(tables: &impl Tables, run: Run) -> Result<Choice, Reason> {
     at(tables, run.pick(tables.random()))
 }
 
@@ -33,11 +52,59 @@ pub(super) fn at(tables: &impl Tables, slot: u32) -> Result<Choice, Reason> {
     Ok(Choice { id, backend })
 }
 
-/// Whether the backend that `peer` remembers is still in the set. One load: an id that has come
-/// to mean another endpoint has another generation.
+/// The backend that the client had, if it is in the list and the affinity has not run out; else
+/// any, which is its own from then on. Of callers that choose at once, the first one counts.
+///
+/// Where there is no memory for it, the client is served without affinity: the map forgets whom it
+/// has not seen for longest, and finds room unless it has only callers of this very moment.
 #[inline(always)]
-pub(super) fn still_selected(tables: &impl Tables, peer: &Peer) -> bool {
-    let Some(backend) = tables.backend(peer.backend_id) else { return false };
+fn stick(
+    tables: &impl Tables,
+    caller: &impl Caller,
+    target: &Target,
+    run: Run,
+) -> Result<Choice, Reason> {
+    let key = AffinityKey::of_netns(caller.netns(), target.service);
+    let now = tables.now();
+    let choice = any(tables, run)?;
+    let Some(client) = tables.affinity(&key) else {
+        let mine = Affinity { backend: choice.word(), last_used: now };
+        if tables.insert_affinity(&key, &mine) {
+            return Ok(choice);
+        }
+        let other = tables.affinity(&key).map(|client| client.read());
+        return Ok(other.and_then(|known| recall(tables, known, target)).unwrap_or(choice));
+    };
+    let known = client.read();
+    if !known.expired(now, target.affinity_seconds)
+        && let Some(own) = recall(tables, known, target)
+    {
+        client.touch(now);
+        return Ok(own);
+    }
+    let standing = client.replace(known.backend, choice.word());
+    client.touch(now);
+    if standing == known.backend {
+        return Ok(choice);
+    }
+    Ok(recall(tables, Affinity { backend: standing, ..known }, target).unwrap_or(choice))
+}
+
+/// The backend that a client was given, if it is still in the list. An element of the map may have
+/// been handed to another client meanwhile, so the service counts, too.
+#[inline(always)]
+fn recall(tables: &impl Tables, known: Affinity, target: &Target) -> Option<Choice> {
+    let id = known.id();
+    let backend = tables.backend(id)?;
     let life = backend.life();
-    life.internal && life.generation == peer.backend_generation
+    let same = life.generation == known.generation() && backend.service == target.service;
+    (same && life.is_in(target.list)).then_some(Choice { id, backend })
+}
+
+/// The lists that the backend which `peer` remembers is still in. One load: an id that has come to
+/// mean another endpoint has another generation.
+#[inline(always)]
+pub(super) fn still_selected(tables: &impl Tables, peer: &Peer) -> Life {
+    let life = tables.backend(peer.backend_id).map_or(Life::default(), |backend| backend.life());
+    if life.generation == peer.backend_generation { life } else { Life::default() }
 }

@@ -1,36 +1,38 @@
-//! The socket path: what happens to `connect`, `sendmsg`, `recvmsg` and `getpeername`.
+//! The socket path: what happens to `connect`, `sendmsg`, `recvmsg`, `getpeername` and `bind`.
 //!
 //! A translated address is final: a backend that is itself a frontend is not translated again.
 
-use super::lookup::lookup;
+use super::lookup::{Target, is_node_port, lookup};
 use super::select::{Choice, at, choose, run, still_selected};
-use super::{Destination, Memory, Reason, Tables, Verdict};
+use super::{Caller, Destination, Memory, Reason, Tables, Verdict};
 use crate::abi::{Address, MAX_FURTHER_PEERS, Peer, Port, Run, protocol};
 
 /// `connect`: TCP, or UDP with a fixed peer.
 #[inline(always)]
 pub fn connect(
     tables: &impl Tables,
+    caller: &impl Caller,
     memory: &mut impl Memory,
     destination: &Destination,
 ) -> Verdict {
-    let service = match lookup(tables, destination) {
-        Ok(service) => service,
-        Err(Reason::NotService) => {
+    let target = match lookup(tables, caller, destination) {
+        Ok(target) => target,
+        Err(reason @ (Reason::NotService | Reason::Exempt)) => {
             // The socket now talks to somebody directly: showing a frontend would be a lie.
             memory.clear_first();
             if destination.protocol == protocol::UDP {
                 forget_backend(memory, destination.address, destination.port);
             }
-            return Reason::NotService.into();
+            return reason.into();
         }
         Err(reason) => return reason.into(),
     };
-    let choice = match run(tables, service).and_then(|run| choose(tables, run)) {
+    let chosen = run(tables, &target).and_then(|run| choose(tables, caller, &target, run));
+    let choice = match chosen {
         Ok(choice) => choice,
         Err(reason) => return reason.into(),
     };
-    let peer = peer(destination, service, &choice, true);
+    let peer = peer(destination, target.service, &choice, true);
     if !memory.set_first(&peer) {
         return Reason::OriginFull.into();
     }
@@ -40,12 +42,17 @@ pub fn connect(
 /// `sendto` and `sendmsg` with an address on a UDP socket. The same socket keeps its backend while
 /// that is in the set; then nothing is written.
 #[inline(always)]
-pub fn send(tables: &impl Tables, memory: &mut impl Memory, destination: &Destination) -> Verdict {
-    let service = match lookup(tables, destination) {
-        Ok(service) => service,
-        Err(Reason::NotService) => {
+pub fn send(
+    tables: &impl Tables,
+    caller: &impl Caller,
+    memory: &mut impl Memory,
+    destination: &Destination,
+) -> Verdict {
+    let target = match lookup(tables, caller, destination) {
+        Ok(target) => target,
+        Err(reason @ (Reason::NotService | Reason::Exempt)) => {
             forget_backend(memory, destination.address, destination.port);
-            return Reason::NotService.into();
+            return reason.into();
         }
         Err(reason) => return reason.into(),
     };
@@ -53,7 +60,8 @@ pub fn send(tables: &impl Tables, memory: &mut impl Memory, destination: &Destin
         Some((place, peer)) => {
             // A connected socket hears its peer only, whoever else is in the set by now.
             let connected = peer.connected != 0 && memory.is_connected();
-            let ours = peer.service == service && still_selected(tables, &peer);
+            let ours =
+                peer.service == target.service && still_selected(tables, &peer).is_in(target.list);
             if connected || ours {
                 return Verdict::rewrite(Reason::Kept, peer.backend, peer.backend_port);
             }
@@ -61,11 +69,13 @@ pub fn send(tables: &impl Tables, memory: &mut impl Memory, destination: &Destin
         }
         None => Place::New,
     };
-    let choice = match run(tables, service).and_then(|run| distinct(tables, memory, run, place)) {
+    let chosen =
+        run(tables, &target).and_then(|run| distinct(tables, caller, memory, &target, run, place));
+    let choice = match chosen {
         Ok(choice) => choice,
         Err(reason) => return reason.into(),
     };
-    let peer = peer(destination, service, &choice, false);
+    let peer = peer(destination, target.service, &choice, false);
     if !remember(tables, memory, place, &peer) {
         return Reason::OriginFull.into();
     }
@@ -89,6 +99,16 @@ pub fn peer_name(memory: &mut impl Memory, address: Address, port: Port) -> Verd
             Verdict::rewrite(Reason::Reversed, peer.frontend, peer.frontend_port)
         }
         _ => Reason::NotService.into(),
+    }
+}
+
+/// `bind`, when the kernel has found the port free: a NodePort is in use, although nobody listens.
+#[inline(always)]
+pub fn bind(tables: &impl Tables, caller: &impl Caller, wanted: &Destination) -> Verdict {
+    match is_node_port(tables, caller, wanted) {
+        Ok(true) => Reason::NodePort.into(),
+        Ok(false) => Reason::NotService.into(),
+        Err(reason) => reason.into(),
     }
 }
 
@@ -141,16 +161,19 @@ fn find(memory: &mut impl Memory, wanted: impl Fn(&Peer) -> bool) -> Option<(Pla
     further.list.get(index).map(|peer| (Place::Further(index), *peer))
 }
 
-/// A random backend of `run` that none of the socket's other peers uses: replies could not be told
-/// apart. If all are in use, a random one, and the latest frontend wins.
+/// The chosen backend, if none of the socket's other peers uses it: replies could not be told
+/// apart. Else one of `run` that is not in use, affinity or not; if all are, the latest frontend
+/// wins.
 #[inline(always)]
 fn distinct(
     tables: &impl Tables,
+    caller: &impl Caller,
     memory: &mut impl Memory,
+    target: &Target,
     run: Run,
     place: Place,
 ) -> Result<Choice, Reason> {
-    let first = choose(tables, run)?;
+    let first = choose(tables, caller, target, run)?;
     if !in_use(memory, place, &first) {
         return Ok(first);
     }
@@ -193,7 +216,7 @@ fn remember(tables: &impl Tables, memory: &mut impl Memory, place: Place, peer: 
             further.count += 1;
             further.count as usize - 1
         }
-        None => further.search(|old| !still_selected(tables, old)),
+        None => further.search(|old| !still_selected(tables, old).is_in_any()),
     };
     further.list.get_mut(index).map(|entry| *entry = *peer).is_some()
 }

@@ -17,6 +17,8 @@ pub enum Action {
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Errno {
+    /// `EADDRINUSE`.
+    AddressInUse = 98,
     /// `ENOBUFS`.
     NoBufferSpace = 105,
     /// `ECONNREFUSED`.
@@ -71,6 +73,10 @@ counted! {
         UnknownPort = "unknownPort",
         /// An address of a service range that no Service has.
         Unallocated = "unallocated",
+        /// The caller's cgroup is left alone.
+        Exempt = "exempt",
+        /// The port is a NodePort of this node.
+        NodePort = "nodePort",
         /// The translation could not be remembered, so it was not made. Normally 0.
         OriginFull = "originFull",
         /// Another program had refused the call already.
@@ -96,6 +102,8 @@ counted! {
         UdpReceive = "udpReceive",
         /// `getpeername`.
         PeerName = "peerName",
+        /// `bind`.
+        Bind = "bind",
     }
 }
 
@@ -119,7 +127,8 @@ impl Reason {
     pub const fn action(self) -> Action {
         match self {
             Self::Translated | Self::Kept | Self::Reversed => Action::Rewrite,
-            Self::NotService | Self::AlreadyRefused => Action::Pass,
+            Self::NotService | Self::Exempt | Self::AlreadyRefused => Action::Pass,
+            Self::NodePort => Action::Refuse(Errno::AddressInUse),
             Self::NoEndpoints | Self::UnknownPort | Self::Inconsistent => {
                 Action::Refuse(Errno::ConnectionRefused)
             }

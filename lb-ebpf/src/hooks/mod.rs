@@ -1,4 +1,5 @@
 //! One function for each place where the kernel calls us.
 
+mod bind;
 mod context;
 mod socket;

@@ -7,10 +7,11 @@ use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use aya_ebpf::{EbpfContext as _, Global};
 use lb_common::abi::protocol::{TCP, UDP};
-use lb_common::path::{Action, Destination, Operation, Reason, Verdict, socket};
+use lb_common::path::{Action, Destination, Errno, Operation, Reason, Verdict, socket};
 
 use super::context::{Family, V4, V6, destination, protocol, rewrite};
 use crate::maps::KernelTables;
+use crate::maps::caller::KernelCaller;
 use crate::maps::origin::{SocketMemory, forget};
 use crate::report::report;
 
@@ -19,7 +20,7 @@ use crate::report::report;
 static HAS_RETVAL: Global<u8> = Global::new(1);
 
 /// Let the call go on.
-const PASS: i32 = 1;
+pub(super) const PASS: i32 = 1;
 /// Fail the call, with `EPERM` unless `bpf_set_retval` said otherwise.
 const REFUSE: i32 = 0;
 
@@ -82,7 +83,9 @@ fn connect<F: Family>(context: &SockAddrContext) -> i32 {
         report(context, operation, Reason::AlreadyRefused, &destination);
         return PASS;
     }
-    let verdict = socket::connect(&KernelTables, &mut SocketMemory::new(context), &destination);
+    let mut memory = SocketMemory::new(context);
+    let caller = KernelCaller(context);
+    let verdict = socket::connect(&KernelTables, &caller, &mut memory, &destination);
     conclude::<F>(context, operation, &destination, verdict)
 }
 
@@ -94,7 +97,9 @@ fn send<F: Family>(context: &SockAddrContext) -> i32 {
         report(context, Operation::UdpSend, Reason::AlreadyRefused, &destination);
         return PASS;
     }
-    let verdict = socket::send(&KernelTables, &mut SocketMemory::new(context), &destination);
+    let mut memory = SocketMemory::new(context);
+    let caller = KernelCaller(context);
+    let verdict = socket::send(&KernelTables, &caller, &mut memory, &destination);
     conclude::<F>(context, Operation::UdpSend, &destination, verdict)
 }
 
@@ -129,15 +134,19 @@ fn conclude<F: Family>(
             rewrite::<F>(context, verdict.address, verdict.port);
             PASS
         }
-        Action::Refuse(errno) => {
-            if HAS_RETVAL.load() != 0 {
-                // SAFETY: the helper has no preconditions. Its result only says that the number is
-                // an errno, which the type guarantees.
-                let _always_zero = unsafe { bpf_set_retval(-(errno as i32)) };
-            }
-            REFUSE
-        }
+        Action::Refuse(errno) => refuse(errno, HAS_RETVAL.load() != 0),
     }
+}
+
+/// Fails the call, with this error where the hook `has_retval`.
+#[inline(always)]
+pub(super) fn refuse(errno: Errno, has_retval: bool) -> i32 {
+    if has_retval {
+        // SAFETY: the helper has no preconditions. Its result only says that the number is an errno,
+        // which the type guarantees.
+        let _always_zero = unsafe { bpf_set_retval(-(errno as i32)) };
+    }
+    REFUSE
 }
 
 /// Does what a verdict says to a call that only asks.

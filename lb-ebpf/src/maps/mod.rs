@@ -2,17 +2,21 @@
 //!
 //! The sizes hold for 65,536 service ports with 262,144 endpoints in all.
 
+mod affinity;
+pub(crate) mod caller;
 pub(crate) mod origin;
 
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{self, ArrayOfMaps};
-use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
-use lb_common::abi::{Backend, FrontendEntry, FrontendKey, Node, Run, Service};
-use lb_common::path::{COUNTERS, Tables};
+use lb_common::abi::{
+    Affinity, AffinityKey, Backend, FrontendEntry, FrontendKey, List, Node, Policy, Run, Service,
+};
+use lb_common::path::{COUNTERS, Sticky, Tables};
 
 #[map]
 static FRONTENDS: HashMap<FrontendKey, FrontendEntry> = HashMap::with_max_entries(131_072, 0);
@@ -50,11 +54,24 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
-    fn internal_run(&self, service: u32) -> Option<Run> {
+    fn policy(&self, service: u32) -> Option<Policy> {
         let service = SERVICES.get_ptr(service)?;
         // SAFETY: array elements live as long as the map. The agent changes the word while we read
         // it; volatile makes this the one load.
-        Some(Run::from_word(unsafe { read_volatile(&raw const (*service).internal) }))
+        Some(Policy::from_word(unsafe { read_volatile(&raw const (*service).policy) }))
+    }
+
+    #[inline(always)]
+    fn run(&self, service: u32, list: List) -> Option<Run> {
+        let service = SERVICES.get_ptr(service)?;
+        // SAFETY: as above.
+        let word = unsafe {
+            match list {
+                List::Cluster => read_volatile(&raw const (*service).cluster),
+                List::Local => read_volatile(&raw const (*service).local),
+            }
+        };
+        Some(Run::from_word(word))
     }
 
     #[inline(always)]
@@ -74,6 +91,22 @@ impl Tables for KernelTables {
     #[inline(always)]
     fn node(&self) -> Option<&Node> {
         NODE.get(0)
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<impl Sticky> {
+        affinity::get(key)
+    }
+
+    #[inline(always)]
+    fn insert_affinity(&self, key: &AffinityKey, value: &Affinity) -> bool {
+        affinity::insert(key, value)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_ktime_get_boot_ns() }
     }
 
     #[inline(always)]

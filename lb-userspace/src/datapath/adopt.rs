@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
-use lb_common::abi::{Life, Run};
+use lb_common::abi::{Life, List, Policy, Run};
 
 use super::ids::Ids;
-use super::maps::{Maps, Side};
+use super::maps::Maps;
 use super::pools::Pools;
-use super::set::{Member, selected};
-use super::writer::{Installed, Writer, is_address};
+use super::set::Member;
+use super::writer::{Installed, Writer};
 
 impl<M: Maps> Writer<M> {
     /// A writer of maps that an earlier agent filled. What it finds is served on until somebody
@@ -21,12 +21,10 @@ impl<M: Maps> Writer<M> {
         let mut writer = Self::new(maps);
         let entries = writer.maps.frontends().context("reading map FRONTENDS")?;
         for (key, entry) in entries {
-            writer.frontends.insert(key, entry.service());
-            if !is_address(&key) {
-                let found = writer.adopted.entry(entry.service()).or_default();
-                found.index = entry.service();
-                found.frontends.insert(key);
-            }
+            writer.frontends.insert(key, entry);
+            let found = writer.adopted.entry(entry.service()).or_default();
+            found.index = entry.service();
+            found.frontends.insert(key);
         }
         writer.adopt_runs();
         writer.adopt_backends();
@@ -44,12 +42,12 @@ impl<M: Maps> Writer<M> {
     fn adopt_runs(&mut self) {
         for (&index, installed) in &mut self.adopted {
             let entry = self.maps.service(index);
-            let (internal, external) =
-                (Run::from_word(entry.internal), Run::from_word(entry.external));
-            installed.set.internal = claim(&mut self.pools, internal);
-            // A crash between the two stores leaves sides of different generations.
-            installed.set.external =
-                if external == internal { internal } else { claim(&mut self.pools, external) };
+            installed.set.policy = Policy::from_word(entry.policy);
+            let (cluster, local) = (Run::from_word(entry.cluster), Run::from_word(entry.local));
+            installed.set.cluster = claim(&mut self.pools, cluster);
+            // A crash between the two stores leaves lists of different generations.
+            installed.set.local =
+                if local == cluster { cluster } else { claim(&mut self.pools, local) };
         }
     }
 
@@ -59,7 +57,7 @@ impl<M: Maps> Writer<M> {
     fn adopt_backends(&mut self) {
         let mut named = BTreeSet::new();
         for Installed { set, .. } in self.adopted.values() {
-            for run in [set.internal, set.external] {
+            for run in [set.cluster, set.local] {
                 named.extend(run.slots().map(|slot| self.maps.slot(slot)));
             }
         }
@@ -92,12 +90,12 @@ impl<M: Maps> Writer<M> {
     fn doubt_sets(&mut self) {
         for installed in self.adopted.values_mut() {
             let set = &mut installed.set;
-            set.unfinished = [(Side::Internal, set.internal), (Side::External, set.external)]
+            set.unfinished = [(List::Cluster, set.cluster), (List::Local, set.local)]
                 .into_iter()
-                .any(|(side, run)| {
+                .any(|(list, run)| {
                     let named: BTreeSet<u32> =
                         run.slots().map(|slot| self.maps.slot(slot)).collect();
-                    let members = set.members.values().filter(|m| selected(&m.life, side));
+                    let members = set.members.values().filter(|m| m.life.is_in(list));
                     named != members.map(|m| m.id).collect()
                 });
         }

@@ -2,19 +2,19 @@
 
 use std::io;
 
-use lb_common::abi::Run;
+use lb_common::abi::{List, Run};
 
-use super::maps::{Maps, Side};
+use super::maps::Maps;
 use super::set::Set;
 use super::writer::Writer;
 
-/// A run, and the sides of a service that use it.
+/// A run, and the lists of a service that use it.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
     index: u32,
     run: Run,
-    internal: bool,
-    external: bool,
+    cluster: bool,
+    local: bool,
 }
 
 impl<M: Maps> Writer<M> {
@@ -51,11 +51,11 @@ impl<M: Maps> Writer<M> {
         let present = self.services.values().chain(self.adopted.values());
         for installed in present.chain(self.departing.values()) {
             let (index, set) = (installed.index, &installed.set);
-            if set.internal == set.external {
-                runs.push(Placed { index, run: set.internal, internal: true, external: true });
+            if set.cluster == set.local {
+                runs.push(Placed { index, run: set.cluster, cluster: true, local: true });
             } else {
-                runs.push(Placed { index, run: set.internal, internal: true, external: false });
-                runs.push(Placed { index, run: set.external, internal: false, external: true });
+                runs.push(Placed { index, run: set.cluster, cluster: true, local: false });
+                runs.push(Placed { index, run: set.local, cluster: false, local: true });
             }
         }
         runs.retain(|placed| placed.run.count > 0);
@@ -77,18 +77,18 @@ impl<M: Maps> Writer<M> {
             self.maps.store_slot(target + offset, backend);
         }
         let moved = Run { first: target, count, generation };
-        if placed.internal {
-            self.maps.store_run(placed.index, Side::Internal, moved);
+        if placed.cluster {
+            self.maps.store_run(placed.index, List::Cluster, moved);
         }
-        if placed.external {
-            self.maps.store_run(placed.index, Side::External, moved);
+        if placed.local {
+            self.maps.store_run(placed.index, List::Local, moved);
         }
         let set = self.set_mut(placed.index);
-        if placed.internal {
-            set.internal = moved;
+        if placed.cluster {
+            set.cluster = moved;
         }
-        if placed.external {
-            set.external = moved;
+        if placed.local {
+            set.local = moved;
         }
         let vacated = first.max(target + count);
         self.pools.slots.retire(vacated, first + count - vacated);

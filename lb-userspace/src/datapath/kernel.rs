@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError};
 use lb_common::abi::{
-    Address, Backend, Cidr, FrontendEntry, FrontendKey, Life, Node, OriginSlot, Run, Service,
+    Address, Backend, Cidr, FrontendEntry, FrontendKey, Life, List, Node, OriginSlot, Policy, Run,
+    Service,
 };
 
 use super::load::Loaded;
-use super::maps::{Capacity, Maps, Side};
+use super::maps::{Capacity, Maps};
 use super::shared::Shared;
 
 /// The maps of the loaded programs.
@@ -63,6 +64,12 @@ impl KernelMaps {
         Ok(())
     }
 
+    /// Tells the programs which network namespace is the node's own.
+    pub(super) fn store_netns(&mut self, cookie: u64) {
+        let node = Node { netns_cookie: cookie, ..self.node.get(0) };
+        self.node.set(0, node);
+    }
+
     /// Slots of `ORIGIN`, and how many of them sockets hold.
     pub(super) fn origin_fill(&self) -> (u32, u32) {
         let length = self.origin.len();
@@ -101,16 +108,24 @@ impl Maps for KernelMaps {
         unsafe { AtomicU64::from_ptr(word) }.store(life.to_word(), Ordering::Release);
     }
 
-    fn store_run(&mut self, service: u32, side: Side, run: Run) {
-        let word = self.services.field(service, |entry| match side {
+    fn store_run(&mut self, service: u32, list: List, run: Run) {
+        let word = self.services.field(service, |entry| match list {
             // SAFETY: the pointer is to an entry of the mapping.
-            Side::Internal => unsafe { &raw mut (*entry).internal },
+            List::Cluster => unsafe { &raw mut (*entry).cluster },
             // SAFETY: as above.
-            Side::External => unsafe { &raw mut (*entry).external },
+            List::Local => unsafe { &raw mut (*entry).local },
         });
         // Release: slots and backends must be there before the word that leads to them.
         // SAFETY: an aligned word of the mapping, which lives as long as self.
         unsafe { AtomicU64::from_ptr(word) }.store(run.to_word(), Ordering::Release);
+    }
+
+    fn store_policy(&mut self, service: u32, policy: Policy) {
+        // SAFETY: the pointer is to an entry of the mapping.
+        let word = self.services.field(service, |entry| unsafe { &raw mut (*entry).policy });
+        // Release: the list that a policy asks for must be there before it.
+        // SAFETY: an aligned word of the mapping, which lives as long as self.
+        unsafe { AtomicU64::from_ptr(word) }.store(policy.to_word(), Ordering::Release);
     }
 
     fn put_frontend(&mut self, key: &FrontendKey, entry: FrontendEntry) -> io::Result<()> {

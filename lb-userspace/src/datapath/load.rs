@@ -21,7 +21,8 @@ use super::{Config, ProgramStatus, log, syscall};
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
 
 /// The maps that outlive the agent. Each is found again by its name in the pin directory.
-const PINNED_MAPS: [&str; 8] = [
+const PINNED_MAPS: [&str; 9] = [
+    "AFFINITY",
     "FRONTENDS",
     "SERVICES",
     "RUNS",
@@ -33,7 +34,7 @@ const PINNED_MAPS: [&str; 8] = [
 ];
 
 /// The hooks, readers of the tables last: a socket is translated only when the way back works.
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 11] = [
     "sock_release",
     "getpeername4",
     "getpeername6",
@@ -43,6 +44,8 @@ const PROGRAMS: [&str; 9] = [
     "connect6",
     "sendmsg4",
     "sendmsg6",
+    "post_bind4",
+    "post_bind6",
 ];
 
 /// What the names of our folders of pins begin with.
@@ -111,17 +114,20 @@ impl Loaded {
         );
         pins.create()?;
         let mut limits = Vec::new();
-        let retval = has(BpfHelper::BPF_FUNC_set_retval);
+        let address = ProgramType::CgroupSockAddr;
+        let retval = has(address, BpfHelper::BPF_FUNC_set_retval);
         if !retval {
             limits.push("bpf_set_retval is missing (Linux 5.18): refused callers get EPERM".into());
         }
-        let mptcp = has(BpfHelper::BPF_FUNC_skc_to_mptcp_sock);
+        let mptcp = has(address, BpfHelper::BPF_FUNC_skc_to_mptcp_sock);
         let (retval, mptcp) = (u8::from(retval), u8::from(mptcp));
+        let bind_retval = u8::from(has(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval));
         let log_level = log::level();
 
         let mut loader = EbpfLoader::new();
         loader
             .override_global("HAS_RETVAL", &retval, true)
+            .override_global("HAS_BIND_RETVAL", &bind_retval, true)
             .override_global("HAS_MPTCP", &mptcp, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         for name in PINNED_MAPS {
@@ -176,9 +182,9 @@ fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Program> {
     ebpf.program_mut(name).with_context(|| format!("program {name} missing from the object"))
 }
 
-/// Whether programs at the address hooks may call a helper. A probe that fails counts as no.
-fn has(helper: BpfHelper) -> bool {
-    is_helper_supported(ProgramType::CgroupSockAddr, helper).unwrap_or(false)
+/// Whether programs of a type may call a helper. A probe that fails counts as no.
+fn has(program: ProgramType, helper: BpfHelper) -> bool {
+    is_helper_supported(program, helper).unwrap_or(false)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum; two variants are ours")]

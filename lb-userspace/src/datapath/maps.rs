@@ -5,16 +5,7 @@
 
 use std::io;
 
-use lb_common::abi::{Backend, FrontendEntry, FrontendKey, Life, Run, Service};
-
-/// Traffic from this node, or from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Side {
-    /// From sockets of this node.
-    Internal,
-    /// From elsewhere.
-    External,
-}
+use lb_common::abi::{Backend, FrontendEntry, FrontendKey, Life, List, Policy, Run, Service};
 
 /// Entries that each map can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +32,9 @@ pub(super) trait Maps {
     /// Changes whether a backend may be used: one store.
     fn store_life(&mut self, id: u32, life: Life);
     /// Switches a service to another set: one store.
-    fn store_run(&mut self, service: u32, side: Side, run: Run);
+    fn store_run(&mut self, service: u32, list: List, run: Run);
+    /// Changes how a service treats its clients: one store.
+    fn store_policy(&mut self, service: u32, policy: Policy);
 
     /// Inserts or replaces. Both may take over memory that a program still reads.
     fn put_frontend(&mut self, key: &FrontendKey, entry: FrontendEntry) -> io::Result<()>;

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod arena;
+mod claims;
 mod compact;
 mod ids;
 mod kernel;
@@ -34,6 +35,7 @@ pub(crate) use self::load::PIN_FOLDERS;
 use self::load::{Loaded, Pins};
 use self::maps::Maps as _;
 use self::writer::Writer;
+use crate::host;
 use crate::plan::{ServicePortId, Wanted};
 
 /// Where the datapath lives and what it serves.
@@ -83,6 +85,13 @@ impl Datapath {
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
         maps.store_service_cidrs(&cidrs)?;
+        match host::netns_cookie() {
+            Ok(cookie) => maps.store_netns(cookie),
+            Err(error) => loaded.limits.push(format!(
+                "this network namespace has no cookie ({error}; Linux 5.14): NodePorts do not work \
+                 on loopback, and binding one is not refused"
+            )),
+        }
         let counters = PerCpuArray::try_from(loaded.take_map("STATS")?).context("map STATS")?;
         log::follow(loaded.ebpf())?;
         let writer = Writer::adopt(maps)?;

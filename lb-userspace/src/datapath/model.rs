@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use lb_common::abi::{Backend, FrontendEntry, FrontendKey, FrontendKind, Life, Run, Service};
+use lb_common::abi::{
+    Backend, FrontendEntry, FrontendKey, FrontendKind, Life, List, Policy, Run, Service,
+};
 use lb_common::path::Tables as _;
 use lb_common::sim::Tables;
 
-use super::maps::{Capacity, Maps, Side};
+use super::maps::{Capacity, Maps};
 use super::set::Endpoint;
 
 /// The endpoints that a connection to a frontend may reach.
@@ -84,9 +86,9 @@ impl Model {
         for key in &self.steady {
             assert!(self.tables.frontends.contains_key(key), "{key:?} is not served");
         }
-        let ports = self.tables.frontends.iter().filter(|(_, e)| e.kind() == FrontendKind::Port);
+        let ports = self.tables.frontends.iter().filter(|(_, e)| e.kind().is_port());
         for (key, entry) in ports {
-            let run = self.tables.internal_run(entry.service()).expect("the service exists");
+            let run = self.run(*entry);
             assert!(run.count > 0 || !self.steady.contains(key), "{key:?} has an empty set");
             self.readers.insert((*key, run));
         }
@@ -101,16 +103,25 @@ impl Model {
         }
     }
 
+    /// The run for clients on this node, by the policy of this moment.
+    fn run(&self, entry: FrontendEntry) -> Run {
+        let policy = self.tables.policy(entry.service()).expect("the service exists");
+        let cluster_ip = entry.kind() == FrontendKind::ClusterIp;
+        let local = policy.internal_local && cluster_ip;
+        let list = if local { List::Local } else { List::Cluster };
+        self.tables.run(entry.service(), list).expect("the service exists")
+    }
+
     /// What a connection to each frontend can reach at present.
     pub(super) fn served(&self) -> Allowed {
-        let ports = self.tables.frontends.iter().filter(|(_, e)| e.kind() == FrontendKind::Port);
+        let ports = self.tables.frontends.iter().filter(|(_, e)| e.kind().is_port());
         ports
             .map(|(key, entry)| {
-                let run = self.tables.internal_run(entry.service()).expect("the service exists");
+                let run = self.run(*entry);
                 let endpoint = |slot| {
                     let id = self.tables.slot(slot).expect("checked after every write");
                     let backend = self.tables.backend(id).expect("checked after every write");
-                    assert!(backend.life().internal, "{key:?}: {backend:?} is not selected");
+                    assert!(backend.life().is_in_any(), "{key:?}: {backend:?} is not selected");
                     (backend.address, backend.port)
                 };
                 (*key, run.slots().map(endpoint).collect())
@@ -139,13 +150,19 @@ impl Maps for Model {
         });
     }
 
-    fn store_run(&mut self, service: u32, side: Side, run: Run) {
+    fn store_run(&mut self, service: u32, list: List, run: Run) {
         self.write(|tables| {
             let entry = tables.services.entry(service).or_default();
-            match side {
-                Side::Internal => entry.internal = run.to_word(),
-                Side::External => entry.external = run.to_word(),
+            match list {
+                List::Cluster => entry.cluster = run.to_word(),
+                List::Local => entry.local = run.to_word(),
             }
+        });
+    }
+
+    fn store_policy(&mut self, service: u32, policy: Policy) {
+        self.write(|tables| {
+            tables.services.entry(service).or_default().policy = policy.to_word();
         });
     }
 

@@ -92,10 +92,10 @@ impl Pools {
     }
 
     /// Gives the slots of a service's former runs back.
-    pub(super) fn retire_runs(&mut self, (internal, external): (Run, Run)) {
-        self.slots.retire(internal.first, internal.count);
-        if external != internal {
-            self.slots.retire(external.first, external.count);
+    pub(super) fn retire_runs(&mut self, (cluster, local): (Run, Run)) {
+        self.slots.retire(cluster.first, cluster.count);
+        if local != cluster {
+            self.slots.retire(local.first, local.count);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::abi::{Address, Backend, Life, Port, Run};
+use lb_common::abi::{Address, Backend, Life, List, Policy, Port, Run};
 
-use super::maps::{Maps, Side};
+use super::maps::Maps;
 use super::pools::{Pools, Shortage};
 use crate::plan;
 
@@ -22,34 +22,35 @@ pub(super) struct Member {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Set {
     pub(super) members: BTreeMap<Endpoint, Member>,
-    pub(super) internal: Run,
-    pub(super) external: Run,
+    pub(super) cluster: Run,
+    pub(super) local: Run,
+    pub(super) policy: Policy,
     /// The runs may not be what the members' lives say: an earlier agent was killed between the
     /// two. The next update writes them anew.
     pub(super) unfinished: bool,
 }
 
-/// The wanted endpoints, and for whom each is.
+/// The wanted endpoints, and which lists each is in.
 #[derive(Debug)]
 struct Wanted(BTreeMap<Endpoint, Rights>);
 
-/// For whose traffic an endpoint is selected.
+/// Which lists an endpoint is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rights {
-    internal: bool,
-    external: bool,
+    cluster: bool,
+    local: bool,
 }
 
 /// Slots taken for a service's next runs.
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
-    internal: Run,
-    external: Run,
+    cluster: Run,
+    local: Run,
 }
 
 impl Set {
-    /// Makes service `index` have `backends`: new entries, new runs, and only then the state of
-    /// what left. Readers see the whole old set or the whole new one.
+    /// Makes service `index` have `backends` by this policy: new entries, new runs, and only then
+    /// the state of what left. Readers see the whole old set or the whole new one.
     ///
     /// # Errors
     ///
@@ -58,6 +59,7 @@ impl Set {
         &mut self,
         index: u32,
         backends: &[plan::Backend],
+        policy: Policy,
         maps: &mut impl Maps,
         pools: &mut Pools,
     ) -> Result<(), Shortage> {
@@ -68,49 +70,50 @@ impl Set {
 
         self.admit(index, &wanted, maps, pools);
         if let Some(runs) = runs {
-            self.switch(index, &wanted, runs, maps, pools);
+            self.switch(index, &wanted, runs, policy, maps, pools);
         }
+        self.set_policy(index, policy, maps);
         self.dismiss(&wanted, maps, pools);
         Ok(())
     }
 
-    /// Takes slots for the new runs; none if both sides keep their members. Two sides with the
+    /// Takes slots for the new runs; none if both lists keep their members. Two lists with the
     /// same members share one run.
     fn reserve(&self, wanted: &Wanted, pools: &mut Pools) -> Result<Option<Reserved>, Shortage> {
-        let unchanged = [Side::Internal, Side::External].into_iter().all(|side| {
-            let installed = self.members.iter().filter(|(_, m)| selected(&m.life, side));
-            installed.map(|(endpoint, _)| endpoint).eq(wanted.side(side))
+        let unchanged = [List::Cluster, List::Local].into_iter().all(|list| {
+            let installed = self.members.iter().filter(|(_, m)| m.life.is_in(list));
+            installed.map(|(endpoint, _)| endpoint).eq(wanted.list(list))
         });
         if unchanged && !self.unfinished {
             return Ok(None);
         }
-        let shared = wanted.0.values().all(|rights| rights.internal == rights.external);
-        let internal = wanted.side(Side::Internal).count();
-        let external = if shared { 0 } else { wanted.side(Side::External).count() };
-        let first = pools.take_slots(internal + external)?;
+        let shared = wanted.0.values().all(|rights| rights.cluster == rights.local);
+        let cluster = wanted.list(List::Cluster).count();
+        let local = if shared { 0 } else { wanted.list(List::Local).count() };
+        let first = pools.take_slots(cluster + local)?;
 
-        let generation = self.internal.generation.wrapping_add(1) & Run::MAX_GENERATION;
+        let generation = self.cluster.generation.wrapping_add(1) & Run::MAX_GENERATION;
         let length = |n: usize| u32::try_from(n).expect("take_slots has checked it");
         let run = |first, n| Run { first, count: length(n), generation };
-        let internal = run(first, internal);
-        let external = if shared { internal } else { run(first + internal.count, external) };
-        Ok(Some(Reserved { internal, external }))
+        let cluster = run(first, cluster);
+        let local = if shared { cluster } else { run(first + cluster.count, local) };
+        Ok(Some(Reserved { cluster, local }))
     }
 
     /// Gives new endpoints an id, and returning ones their rights, before any run names them.
     fn admit(&mut self, index: u32, wanted: &Wanted, maps: &mut impl Maps, pools: &mut Pools) {
         for (&endpoint, rights) in &wanted.0 {
             if let Some(member) = self.members.get_mut(&endpoint) {
-                let internal = member.life.internal || rights.internal;
-                let external = member.life.external || rights.external;
-                member.store(Life { internal, external, ..member.life }, maps);
+                let cluster = member.life.cluster || rights.cluster;
+                let local = member.life.local || rights.local;
+                member.store(Life { cluster, local, ..member.life }, maps);
                 continue;
             }
             let id = pools.take_backend();
             let life = Life {
                 generation: maps.backend(id).life().generation.wrapping_add(1),
-                internal: rights.internal,
-                external: rights.external,
+                cluster: rights.cluster,
+                local: rights.local,
                 present: true,
             };
             let (address, port) = endpoint;
@@ -121,31 +124,47 @@ impl Set {
         }
     }
 
-    /// Fills the new runs and switches to them, one store a side.
+    /// Fills the new runs and switches to them, one store a list. Traffic that changes its list does
+    /// so when the one that it goes to is new and the one that it leaves still old.
     fn switch(
         &mut self,
         index: u32,
         wanted: &Wanted,
         runs: Reserved,
+        policy: Policy,
         maps: &mut impl Maps,
         pools: &mut Pools,
     ) {
-        for (side, run) in [(Side::Internal, runs.internal), (Side::External, runs.external)] {
-            for (slot, endpoint) in (run.first..).zip(wanted.side(side)) {
+        let mut lists = [(List::Cluster, runs.cluster), (List::Local, runs.local)];
+        if goes_local(self.policy, policy) {
+            lists.reverse();
+        }
+        for (list, run) in lists {
+            for (slot, endpoint) in (run.first..).zip(wanted.list(list)) {
                 maps.store_slot(slot, self.members[endpoint].id);
             }
-            maps.store_run(index, side, run);
         }
-        pools.retire_runs((self.internal, self.external));
-        (self.internal, self.external) = (runs.internal, runs.external);
+        let [(first, its_run), (last, last_run)] = lists;
+        maps.store_run(index, first, its_run);
+        self.set_policy(index, policy, maps);
+        maps.store_run(index, last, last_run);
+        pools.retire_runs((self.cluster, self.local));
+        (self.cluster, self.local) = (runs.cluster, runs.local);
         self.unfinished = false;
+    }
+
+    fn set_policy(&mut self, index: u32, policy: Policy, maps: &mut impl Maps) {
+        if policy != self.policy {
+            self.policy = policy;
+            maps.store_policy(index, policy);
+        }
     }
 
     /// Takes rights, and then ids, from what the runs no longer name.
     fn dismiss(&mut self, wanted: &Wanted, maps: &mut impl Maps, pools: &mut Pools) {
         self.members.retain(|endpoint, member| match wanted.0.get(endpoint) {
-            Some(&Rights { internal, external }) => {
-                member.store(Life { internal, external, ..member.life }, maps);
+            Some(&Rights { cluster, local }) => {
+                member.store(Life { cluster, local, ..member.life }, maps);
                 true
             }
             None => {
@@ -160,24 +179,27 @@ impl Set {
 impl Wanted {
     fn new(backends: &[plan::Backend]) -> Self {
         let endpoint = |b: &plan::Backend| (Address::from(b.address), Port::new(b.port));
-        let rights = |b: &plan::Backend| Rights { internal: b.internal, external: b.external };
+        let rights = |b: &plan::Backend| Rights { cluster: b.cluster, local: b.local };
         Self(backends.iter().map(|b| (endpoint(b), rights(b))).collect())
     }
 
-    /// The endpoints for one side, in order.
-    fn side(&self, side: Side) -> impl Iterator<Item = &Endpoint> {
-        let selected = move |rights: &Rights| match side {
-            Side::Internal => rights.internal,
-            Side::External => rights.external,
+    /// The endpoints of one list, in order.
+    fn list(&self, list: List) -> impl Iterator<Item = &Endpoint> {
+        let selected = move |rights: &Rights| match list {
+            List::Cluster => rights.cluster,
+            List::Local => rights.local,
         };
         self.0.iter().filter(move |(_, rights)| selected(rights)).map(|(endpoint, _)| endpoint)
     }
 }
 
-pub(super) fn selected(life: &Life, side: Side) -> bool {
-    match side {
-        Side::Internal => life.internal,
-        Side::External => life.external,
+/// Whether traffic goes over to the local list; where one sort comes and the other goes, whether
+/// traffic from this node does.
+fn goes_local(old: Policy, new: Policy) -> bool {
+    match (old.internal_local, new.internal_local) {
+        (false, true) => true,
+        (true, false) => false,
+        (false, false) | (true, true) => new.external_local && !old.external_local,
     }
 }
 

@@ -7,47 +7,57 @@ use std::net::{IpAddr, Ipv4Addr};
 use lb_common::abi::{Address, FrontendKey, FrontendKind as EntryKind, Port, protocol};
 use proptest::prelude::*;
 
+use super::Refused;
 use super::maps::Capacity;
 use super::model::{Allowed, Model};
 use super::set::Endpoint;
 use super::writer::Writer;
 use crate::object::{Key, Kind};
-use crate::plan::{Backend, Family, Frontend, FrontendKind, Protocol, ServicePortId, Wanted};
+use crate::plan::{
+    Backend, Family, Frontend, FrontendKind, Part, Policy, Protocol, ServicePortId, Wanted,
+};
 
 /// Small enough that every pool runs short within a few batches.
 const SMALL: Capacity = Capacity { frontends: 16, services: 4, slots: 14, backends: 12 };
 const AMPLE: Capacity = Capacity { frontends: 64, services: 16, slots: 256, backends: 256 };
 
-/// The wanted state of a test: for each service its frontends' last octets and its backends.
+/// The wanted state of a test.
 type State = BTreeMap<ServicePortId, Wanted>;
 
 fn id(n: u16) -> ServicePortId {
-    ServicePortId {
-        service: Key::new(Kind::Service, "default", &format!("s{n}")),
-        family: Family::V4,
-        protocol: Protocol::Tcp,
-        port: 80,
-    }
+    part(n, Part::Port(Protocol::Tcp, 80))
 }
 
+fn part(n: u16, part: Part) -> ServicePortId {
+    let service = Key::new(Kind::Service, "default", &format!("s{n}"));
+    ServicePortId { service, family: Family::V4, part }
+}
+
+fn frontend(last: u8, port: u16, kind: FrontendKind) -> Frontend {
+    Frontend { address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, last)), port, kind }
+}
+
+/// A service port by its ClusterIPs' last octets and its pods'. A pod with a high number drains: it
+/// has an entry and is in no list, or not in the local one.
 fn wanted(vips: &[u8], pods: &[u8]) -> Wanted {
-    let frontend = |&n: &u8| Frontend {
-        address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, n)),
-        port: 80,
-        kind: FrontendKind::ClusterIp,
-    };
     let backend = |&n: &u8| Backend {
         address: IpAddr::V4(Ipv4Addr::new(10, 244, 0, n)),
         port: 8080,
-        // A pod with a high number drains: it has an entry and is selected for nobody.
-        internal: n < 200,
-        external: n < 100,
+        cluster: n < 200,
+        local: n < 100,
     };
     Wanted {
-        frontends: vips.iter().map(frontend).collect(),
+        frontends: vips.iter().map(|&vip| frontend(vip, 80, FrontendKind::ClusterIp)).collect(),
         backends: pods.iter().map(backend).collect(),
-        ..Wanted::default()
+        policy: Policy { external_local: true, ..Policy::default() },
     }
+}
+
+/// A Service: its port, and its addresses themselves.
+fn service(n: u16, vips: &[u8], pods: &[u8]) -> [(ServicePortId, Wanted); 2] {
+    let addresses = vips.iter().map(|&vip| frontend(vip, 0, FrontendKind::Address)).collect();
+    let addresses = Wanted { frontends: addresses, ..Wanted::default() };
+    [(id(n), wanted(vips, pods)), (part(n, Part::Addresses), addresses)]
 }
 
 fn key(n: u8) -> FrontendKey {
@@ -60,16 +70,17 @@ fn pods(numbers: &[u8]) -> BTreeSet<Endpoint> {
     numbers.iter().map(endpoint).collect()
 }
 
-/// The endpoints that clients of a service port may get.
+/// The endpoints that clients of a ClusterIP may get.
 fn selected(wanted: &Wanted) -> impl Iterator<Item = Endpoint> + '_ {
-    let selected = wanted.backends.iter().filter(|backend| backend.internal);
+    let local = wanted.policy.internal_local;
+    let selected = wanted.backends.iter().filter(move |b| if local { b.local } else { b.cluster });
     selected.map(|backend| (backend.address.into(), Port::new(backend.port)))
 }
 
+/// What clients connect to.
 fn frontends(wanted: &Wanted) -> impl Iterator<Item = FrontendKey> + '_ {
-    wanted.frontends.iter().map(|frontend| {
-        FrontendKey::new(frontend.address.into(), Port::new(frontend.port), protocol::TCP)
-    })
+    let ports = wanted.frontends.iter().filter(|frontend| frontend.kind.is_port());
+    ports.map(|f| FrontendKey::new(f.address.into(), Port::new(f.port), protocol::TCP))
 }
 
 /// What every frontend should lead to in this state.
@@ -79,24 +90,25 @@ fn expected(state: &State) -> Allowed {
 }
 
 /// Tells the model what may be seen while `from` becomes `to`: a frontend leads to whatever is in
-/// the set, old or new, of a service that has it, before or after.
+/// the set of a service that has it, old or new.
 fn announce(model: &mut Model, from: &State, to: &State) {
     model.announced.clear();
     for (id, wanted) in from.iter().chain(to) {
+        let states = [from, to].into_iter().filter_map(|state| state.get(id));
+        let endpoints: BTreeSet<Endpoint> = states.flat_map(selected).collect();
         for key in frontends(wanted) {
-            let sets = [from, to].into_iter().filter_map(|state| state.get(id));
-            let endpoints: BTreeSet<Endpoint> = sets.flat_map(selected).collect();
             model.announced.entry(key).or_default().extend(&endpoints);
             model.allowed.entry(key).or_default().extend(&endpoints);
         }
     }
-    // Also in a service that a frontend leaves: its set may have become empty a moment before.
+    // Also in a service that a frontend leaves: its set may have become empty a moment before. Of
+    // one that several services claim, it is not known here who has it.
     let populated = |state: &State, key: &FrontendKey| {
-        let mut owners = state.iter().filter(|(_, wanted)| frontends(wanted).any(|k| k == *key));
-        owners.any(|(id, wanted)| {
-            let after = to.get(id).is_none_or(|after| selected(after).next().is_some());
-            selected(wanted).next().is_some() && after
-        })
+        let claims = |wanted: &Wanted| frontends(wanted).any(|k| k == *key);
+        let mut owners = state.iter().filter(|(_, wanted)| claims(wanted));
+        let (Some((id, wanted)), None) = (owners.next(), owners.next()) else { return false };
+        let after = to.get(id).is_none_or(|after| selected(after).next().is_some());
+        selected(wanted).next().is_some() && after
     };
     let keys = model.announced.keys();
     model.steady = keys.filter(|key| populated(from, key) && populated(to, key)).copied().collect();
@@ -112,7 +124,7 @@ fn step(writer: &mut Writer<Model>, from: &State, to: &State) -> BTreeSet<Servic
 }
 
 fn state(services: &[(u16, &[u8], &[u8])]) -> State {
-    services.iter().map(|(n, vips, pods)| (id(*n), wanted(vips, pods))).collect()
+    services.iter().flat_map(|(n, vips, pods)| service(*n, vips, pods)).collect()
 }
 
 #[test]
@@ -153,9 +165,8 @@ fn an_address_whose_only_port_changes_stays_known() {
     let mut writer = Writer::new(Model::new(AMPLE));
     let one = state(&[(1, &[1], &[1])]);
     step(&mut writer, &State::new(), &one);
-    let mut other = one[&id(1)].clone();
-    other.frontends[0].port = 81;
-    let other: State = [(id(1), other)].into();
+    let mut other = one.clone();
+    other.get_mut(&id(1)).expect("made above").frontends[0].port = 81;
     assert!(step(&mut writer, &one, &other).is_empty());
     assert_eq!(writer.maps.served(), expected(&other));
     let address = FrontendKey::of_address(key(1).address);
@@ -183,11 +194,89 @@ fn an_address_that_another_service_holds_is_refused() {
     let changes = vec![(id(2), Some(wanted(&[1], &[2])))];
     announce(&mut writer.maps, &one, &one);
     let refused = writer.apply(changes);
-    assert!(refused.len() == 1 && refused[0].message.contains("service/s1"), "{refused:?}");
+    assert!(refused.len() == 1 && refused[0].message.contains("Service default/s1"), "{refused:?}");
     assert_eq!(writer.maps.served(), expected(&one));
     announce(&mut writer.maps, &one, &state(&[(2, &[1], &[2])]));
     assert!(writer.apply(vec![(id(1), None)]).is_empty(), "tried again when it is free");
     assert_eq!(writer.maps.served()[&key(1)], pods(&[2]));
+}
+
+/// The message of every refusal, by the Service's name.
+fn messages(refused: &[Refused]) -> Vec<String> {
+    refused.iter().map(|r| format!("{}: {}", r.id.service.name, r.message)).collect()
+}
+
+/// `state`, and service 9 that claims a ClusterIP's port as an external one.
+fn with_external(state: &State, vips: &[u8], pods: &[u8], external: u8) -> State {
+    let mut state = state.clone();
+    state.extend(service(9, vips, pods));
+    let wanted = state.get_mut(&id(9)).expect("just put");
+    wanted.frontends.push(frontend(external, 80, FrontendKind::External));
+    state
+}
+
+fn change(writer: &mut Writer<Model>, from: &State, to: &State) -> Vec<Refused> {
+    announce(&mut writer.maps, from, to);
+    let ids: BTreeSet<&ServicePortId> = from.keys().chain(to.keys()).collect();
+    let changed = ids.into_iter().filter(|id| from.get(id) != to.get(id));
+    writer.apply(changed.map(|id| (id.clone(), to.get(id).cloned())).collect())
+}
+
+#[test]
+fn a_cluster_ip_goes_before_a_mere_claim_to_it() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let claimed = with_external(&State::new(), &[9], &[9], 1);
+    assert!(change(&mut writer, &State::new(), &claimed).is_empty(), "nobody else wants it");
+    assert_eq!(writer.maps.served()[&key(1)], pods(&[9]));
+
+    let both = with_external(&state(&[(1, &[1], &[1])]), &[9], &[9], 1);
+    let refused = change(&mut writer, &claimed, &both);
+    assert_eq!(messages(&refused), ["s9: 10.96.0.1:80/TCP belongs to Service default/s1"]);
+    assert_eq!(writer.maps.served()[&key(1)], pods(&[1]), "its owner's");
+    assert_eq!(writer.maps.served()[&key(9)], pods(&[9]), "the rest is served");
+    assert_eq!(change(&mut writer, &both, &both).len(), 1, "it is said as long as it is so");
+
+    assert!(change(&mut writer, &both, &claimed).is_empty());
+    assert_eq!(writer.maps.served()[&key(1)], pods(&[9]), "who waited gets it");
+    let none = State::new();
+    assert!(change(&mut writer, &claimed, &none).is_empty());
+    assert!(writer.maps.tables.frontends.is_empty());
+}
+
+#[test]
+fn an_external_address_stays_with_the_first_until_that_goes() {
+    let external = |n: u16, pod: u8| {
+        let mut one: State = service(n, &[10 + u8::try_from(n).expect("few")], &[pod]).into();
+        one.get_mut(&id(n)).expect("just put").frontends.push(frontend(
+            200,
+            80,
+            FrontendKind::External,
+        ));
+        one
+    };
+    let all: State =
+        external(2, 2).into_iter().chain(external(1, 1)).chain(external(3, 3)).collect();
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let first = external(2, 2);
+    assert!(change(&mut writer, &State::new(), &first).is_empty());
+    assert_eq!(change(&mut writer, &first, &all).len(), 2);
+    assert_eq!(writer.maps.served()[&key(200)], pods(&[2]), "who came first");
+    let rest: State = external(1, 1).into_iter().chain(external(3, 3)).collect();
+    assert_eq!(change(&mut writer, &all, &rest).len(), 1);
+    assert_eq!(writer.maps.served()[&key(200)], pods(&[1]));
+    let mut given_up = rest.clone();
+    given_up.get_mut(&id(1)).expect("it is there").frontends.pop();
+    assert!(change(&mut writer, &rest, &given_up).is_empty());
+    assert_eq!(writer.maps.served()[&key(200)], pods(&[3]));
+}
+
+#[test]
+fn of_two_that_come_at_once_one_is_served() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let both: State =
+        [(1, 1), (2, 2)].into_iter().map(|(n, pod)| (id(n), wanted(&[1], &[pod]))).collect();
+    assert_eq!(change(&mut writer, &State::new(), &both).len(), 1);
+    assert_eq!(writer.maps.served()[&key(1)], pods(&[1]));
 }
 
 #[test]
@@ -256,7 +345,8 @@ fn what_nobody_wants_after_a_restart_goes_only_when_pruned() {
     step(&mut writer, &State::new(), &both);
     let mut adopted = Writer::adopt(writer.maps).expect("the model can be read");
     let one = state(&[(1, &[1], &[1])]);
-    adopted.apply(vec![(id(1), Some(one[&id(1)].clone()))]);
+    let changes = one.iter().map(|(id, wanted)| (id.clone(), Some(wanted.clone())));
+    adopted.apply(changes.collect());
     assert_eq!(adopted.maps.served(), expected(&both));
     announce(&mut adopted.maps, &both, &one);
     adopted.prune();
@@ -264,19 +354,22 @@ fn what_nobody_wants_after_a_restart_goes_only_when_pruned() {
     assert_eq!(adopted.maps.tables.frontends.len(), 2, "one port and its address");
 }
 
-/// States of up to five services over eight addresses, each with some of nine pods.
+/// States of up to five services over eight addresses, each with some of nine pods, by one policy or
+/// the other.
 fn states() -> impl Strategy<Value = Vec<State>> {
-    let service = (
+    let one = (
         prop::collection::btree_set(1..9_u8, 1..3),
         prop::collection::btree_set(prop_oneof![1..7_u8, Just(150), Just(250)], 0..6),
+        any::<bool>(),
     );
-    let state = prop::collection::btree_map(1..6_u16, service, 0..5).prop_map(|services| {
+    let state = prop::collection::btree_map(1..6_u16, one, 0..5).prop_map(|services| {
         let mut taken = BTreeSet::new();
         let mut state = State::new();
-        for (n, (vips, pods)) in services {
+        for (n, (vips, pods, internal_local)) in services {
             let vips: Vec<u8> = vips.into_iter().filter(|vip| taken.insert(*vip)).collect();
             if !vips.is_empty() {
-                state.insert(id(n), wanted(&vips, &pods.into_iter().collect::<Vec<_>>()));
+                state.extend(service(n, &vips, &pods.into_iter().collect::<Vec<_>>()));
+                state.get_mut(&id(n)).expect("just put").policy.internal_local = internal_local;
             }
         }
         state
@@ -328,6 +421,55 @@ proptest! {
             let ids: BTreeSet<&ServicePortId> = pair[0].keys().chain(pair[1].keys()).collect();
             let changes = ids.into_iter().map(|id| (id.clone(), pair[1].get(id).cloned()));
             writer.apply(changes.collect());
+        }
+    }
+
+    /// Services that claim what others have: one of them gets it, and whoever waits is named.
+    #[test]
+    fn disputed_frontends_are_served_by_one_of_those_who_claim_them(states in states(), claims in
+        prop::collection::vec((1..6_u16, 1..12_u8), 0..12)) {
+        let claim = |state: &State| {
+            let mut state = state.clone();
+            // External addresses take the cluster list: here it is everybody's.
+            state.values_mut().for_each(|wanted| wanted.policy.internal_local = false);
+            for (n, vip) in &claims {
+                let external = frontend(*vip, 80, FrontendKind::External);
+                if let Some(wanted) = state.get_mut(&id(*n))
+                    && wanted.frontends.iter().all(|f| f.address != external.address)
+                {
+                    wanted.frontends.push(external);
+                }
+            }
+            state
+        };
+        let mut writer = Writer::new(Model::new(AMPLE));
+        let mut now = State::new();
+        for next in states.iter().map(claim) {
+            let refused = change(&mut writer, &now, &next);
+            let losers: BTreeSet<_> = refused.iter().map(|refused| &refused.id).collect();
+            let claimants = |key: &FrontendKey| {
+                next.iter().filter(|(_, w)| frontends(w).any(|k| k == *key)).collect::<Vec<_>>()
+            };
+            let keys: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
+            for key in keys {
+                let served = &writer.maps.served()[&key];
+                let claimants = claimants(&key);
+                let mut fits = claimants.iter().filter(|(_, w)| selected(w).eq(served.iter().copied()));
+                prop_assert!(fits.next().is_some(), "{:?} leads to {:?}", key, served);
+                let losing = claimants.iter().filter(|(id, _)| losers.contains(id)).count();
+                prop_assert!(losing + 1 >= claimants.len(), "{:?}: who waits is named", key);
+                let allocated = claimants.iter().find(|(_, w)| {
+                    w.frontends.iter().any(|f| f.kind == FrontendKind::ClusterIp
+                        && Address::from(f.address) == key.address)
+                });
+                if let Some((_, owner)) = allocated {
+                    prop_assert!(selected(owner).eq(served.iter().copied()), "{:?}: its owner", key);
+                }
+            }
+            let kept = writer.maps.served().len();
+            let wanted: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
+            prop_assert_eq!(kept, wanted.len(), "and nothing else");
+            now = next;
         }
     }
 

@@ -3,20 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use lb_common::abi::{Address, FrontendEntry, FrontendKey, FrontendKind};
+use lb_common::abi::{FrontendEntry, FrontendKey};
 
+use super::claims::Claim;
 use super::maps::Maps;
-use super::writer::{Writer, is_address};
+use super::writer::{Installed, Writer, is_address};
 use crate::plan::ServicePortId;
 
 /// The changes of `FRONTENDS` that a batch comes to.
 #[derive(Debug, Default)]
 pub(super) struct Turnover {
-    /// Ports that need an entry, and whose they are.
-    pub(super) put: BTreeMap<FrontendKey, ServicePortId>,
-    /// Addresses that need an entry of their own.
-    pub(super) addresses: BTreeMap<FrontendKey, ServicePortId>,
-    /// Entries that nobody who has them wants any more.
+    /// Frontends that need an entry, and who wants them.
+    pub(super) put: BTreeMap<FrontendKey, BTreeSet<Claim>>,
+    /// Entries that the one who has them does not want any more.
     pub(super) drop: BTreeSet<FrontendKey>,
 }
 
@@ -28,12 +27,15 @@ impl<M: Maps> Writer<M> {
     pub(super) fn turn_over(&mut self, mut turnover: Turnover, failures: &mut Failures) {
         let inserts = self.move_frontends(&mut turnover, failures);
         for installed in self.departing.values_mut() {
-            let emptied =
-                installed.set.update(installed.index, &[], &mut self.maps, &mut self.pools);
+            let Installed { index, set, .. } = installed;
+            let policy = set.policy;
+            let emptied = set.update(*index, &[], policy, &mut self.maps, &mut self.pools);
             emptied.expect("an empty set needs no entries");
         }
-        let dropped: BTreeSet<Address> = turnover.drop.iter().map(|key| key.address).collect();
-        for key in turnover.drop.iter().filter(|key| !is_address(key)) {
+        // An address goes after its ports, and comes after them: until it is known, its other ports
+        // are merely unallocated.
+        let (addresses, ports): (Vec<_>, Vec<_>) = turnover.drop.iter().partition(is_address);
+        for key in ports.into_iter().chain(addresses) {
             self.delete(key);
         }
         // An index is free again when nothing leads to it any more.
@@ -44,82 +46,86 @@ impl<M: Maps> Writer<M> {
             }
             reachable
         });
-        self.insert_frontends(inserts, turnover.addresses, failures);
-        // Last: an address whose only port has changed stays known throughout.
-        for address in dropped {
-            if self.only_address(address) {
-                self.delete(&FrontendKey::of_address(address));
-            }
-        }
+        let (addresses, ports): (Vec<_>, Vec<_>) =
+            inserts.into_iter().partition(|(key, _)| is_address(&key));
+        self.insert_frontends(ports.into_iter().chain(addresses).collect(), failures);
     }
 
-    /// Hands over frontends that one service gives up and another takes, each by one replacing
-    /// update, so that no client finds the address unserved. Returns the entries that are new.
+    /// Hands over frontends that one service gives up, or loses, and another takes, each by one
+    /// replacing update, so that no client finds the address unserved. Returns the entries that are
+    /// new.
     fn move_frontends(
         &mut self,
         turnover: &mut Turnover,
         failures: &mut Failures,
-    ) -> BTreeMap<FrontendKey, ServicePortId> {
-        let mut inserts = BTreeMap::new();
-        for (key, id) in std::mem::take(&mut turnover.put) {
-            let Some(&owner) = self.frontends.get(&key) else {
-                inserts.insert(key, id);
-                continue;
-            };
+    ) -> Vec<(FrontendKey, Claim)> {
+        let mut inserts = Vec::new();
+        for key in &turnover.drop {
+            let claims = self.waiting.take(key);
+            if !claims.is_empty() {
+                turnover.put.entry(*key).or_default().extend(claims);
+            }
+        }
+        for (key, mut claims) in std::mem::take(&mut turnover.put) {
+            let present = self.frontends.get(&key).copied();
             let given_up = turnover.drop.remove(&key);
-            if let Some(holder) = self.owners.get(&owner).filter(|_| !given_up) {
-                failures.insert(id, format!("{key:?} is a frontend of {}", holder.service));
-                continue;
+            let holder = present.filter(|_| !given_up).and_then(|entry| {
+                let id = self.owners.get(&entry.service())?.clone();
+                Some(Claim::of_holder(id, entry.kind()))
+            });
+            // A claim of the holder's own is a change of kind.
+            let holder = holder.filter(|holder| claims.iter().all(|c| c.id != holder.id));
+            claims.extend(holder.clone());
+            let winner = claims.pop_first().expect("a key is put because somebody claims it");
+            if Some(&winner) != holder.as_ref() {
+                match present {
+                    None => inserts.push((key, winner)),
+                    Some(_) if self.put(key, &winner, failures) => {}
+                    Some(_) => {
+                        // All stays as it was until the next batch tries again.
+                        claims.retain(|claim| Some(claim) != holder.as_ref());
+                        if given_up {
+                            self.undeleted.insert(key);
+                        }
+                    }
+                }
             }
-            if !self.put(key, &id, failures) {
-                self.undeleted.insert(key);
-            } else if let Some(other) = self.at(owner) {
-                other.frontends.remove(&key);
-            }
+            claims.into_iter().for_each(|claim| self.waiting.add(key, claim));
         }
         inserts
     }
 
-    /// Waits for what was freed, if anything was, and inserts. Ports come first: until the address
-    /// is known, its other ports are merely unallocated.
-    fn insert_frontends(
-        &mut self,
-        ports: BTreeMap<FrontendKey, ServicePortId>,
-        addresses: BTreeMap<FrontendKey, ServicePortId>,
-        failures: &mut Failures,
-    ) {
-        let nothing = ports.is_empty() && addresses.is_empty();
+    /// Waits for what was freed, if anything was, and inserts.
+    fn insert_frontends(&mut self, inserts: Vec<(FrontendKey, Claim)>, failures: &mut Failures) {
         if self.freed
-            && !nothing
+            && !inserts.is_empty()
             && let Err(error) = self.grace()
         {
             let message = format!("cannot wait for running programs: {error}");
-            let waiting = ports.into_values().chain(addresses.into_values());
-            failures.extend(waiting.map(|id| (id, message.clone())));
+            failures.extend(inserts.into_iter().map(|(_, claim)| (claim.id, message.clone())));
             return;
         }
-        for (key, id) in ports {
-            self.put(key, &id, failures);
-        }
-        for (key, id) in addresses {
-            let entry = FrontendEntry::new(&key, FrontendKind::Address, 0);
-            match self.maps.put_frontend(&key, entry) {
-                Ok(()) => self.frontends.extend([(key, 0)]),
-                Err(error) => failures.extend([(id, failed(&error))]),
-            }
+        for (key, claim) in inserts {
+            self.put(key, &claim, failures);
         }
     }
 
-    fn put(&mut self, key: FrontendKey, id: &ServicePortId, failures: &mut Failures) -> bool {
-        let Some(installed) = self.services.get_mut(id) else { return false };
-        let entry = FrontendEntry::new(&key, FrontendKind::Port, installed.index);
+    /// Makes `key` lead to the service of `claim`, whoever had it.
+    fn put(&mut self, key: FrontendKey, claim: &Claim, failures: &mut Failures) -> bool {
+        let Some(installed) = self.services.get(&claim.id) else { return false };
+        let entry = FrontendEntry::new(&key, claim.kind, installed.index);
         if let Err(error) = self.maps.put_frontend(&key, entry) {
-            failures.insert(id.clone(), failed(&error));
+            failures.insert(claim.id.clone(), failed(&error));
             return false;
         }
-        installed.frontends.insert(key);
-        // A replaced element is freed, too.
-        self.freed |= self.frontends.insert(key, installed.index).is_some();
+        if let Some(former) = self.frontends.insert(key, entry) {
+            // A replaced element is freed, too.
+            self.freed = true;
+            if let Some(former) = self.at(former.service()) {
+                former.frontends.remove(&key);
+            }
+        }
+        self.at(entry.service()).expect("looked up above").frontends.insert(key);
         true
     }
 
@@ -129,16 +135,10 @@ impl<M: Maps> Writer<M> {
             return;
         }
         self.freed = true;
-        if let Some(installed) = self.frontends.remove(key).and_then(|owner| self.at(owner)) {
-            installed.frontends.remove(key);
+        if let Some(former) = self.frontends.remove(key).and_then(|entry| self.at(entry.service()))
+        {
+            former.frontends.remove(key);
         }
-    }
-
-    /// Whether no port of this address is left.
-    pub(super) fn only_address(&self, address: Address) -> bool {
-        let key = FrontendKey::of_address(address);
-        let mut ports = self.frontends.range(key..).skip_while(|(k, _)| **k == key);
-        self.frontends.contains_key(&key) && ports.next().is_none_or(|(k, _)| k.address != address)
     }
 }
 

@@ -5,15 +5,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 
-use lb_common::abi::{FrontendKey, Port, Run, protocol};
+use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind, List, Policy, Port, Run, protocol};
 
-use super::maps::{Maps, Side};
+use super::claims::{Claim, Waiting};
+use super::maps::Maps;
 use super::pools::{Pools, Shortage};
 use super::set::Set;
 use super::turnover::{Failures, Turnover};
 use super::{Change, Refused};
-use crate::plan::{Protocol, ServicePortId, Wanted};
+use crate::object::Key;
+use crate::plan::{Part, Protocol, ServicePortId, Wanted};
 
 /// The agent's own picture of the maps, and the only one who writes them.
 #[derive(Debug)]
@@ -27,8 +30,10 @@ pub(super) struct Writer<M> {
     pub(super) adopted: BTreeMap<u32, Installed>,
     /// Going in the present batch, not yet emptied.
     pub(super) departing: BTreeMap<u32, Installed>,
-    /// Every entry of `FRONTENDS`; the service index, which means nothing for an address.
-    pub(super) frontends: BTreeMap<FrontendKey, u32>,
+    /// Every entry of `FRONTENDS`.
+    pub(super) frontends: BTreeMap<FrontendKey, FrontendEntry>,
+    /// Frontends that are wanted and that others have.
+    pub(super) waiting: Waiting,
     /// What could not be done; tried again with every batch.
     unfinished: BTreeMap<ServicePortId, (Option<Wanted>, String)>,
     /// Deletes that failed; likewise.
@@ -41,7 +46,7 @@ pub(super) struct Writer<M> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Installed {
     pub(super) index: u32,
-    /// Its ports in `FRONTENDS`.
+    /// Its entries in `FRONTENDS`.
     pub(super) frontends: BTreeSet<FrontendKey>,
     pub(super) set: Set,
 }
@@ -57,6 +62,7 @@ impl<M: Maps> Writer<M> {
             adopted: BTreeMap::new(),
             departing: BTreeMap::new(),
             frontends: BTreeMap::new(),
+            waiting: Waiting::default(),
             unfinished: BTreeMap::new(),
             undeleted: BTreeSet::new(),
             freed: true,
@@ -86,22 +92,29 @@ impl<M: Maps> Writer<M> {
             let wanted = batch.remove(&id).flatten();
             self.unfinished.insert(id, (wanted, message));
         }
-        let refusals = self.unfinished.iter();
-        refusals
-            .map(|(id, (_, message))| Refused { id: id.clone(), message: message.clone() })
-            .collect()
+        self.refusals()
+    }
+
+    /// What cannot be made at present, and why.
+    fn refusals(&self) -> Vec<Refused> {
+        let failed = self.unfinished.iter();
+        let failed = failed.map(|(id, (_, message))| (id, message.clone()));
+        let waiting = self.waiting.iter().map(|(id, keys)| {
+            let taken = keys.iter().filter_map(|key| {
+                let holder = self.owners.get(&self.frontends.get(key)?.service())?;
+                let Key { namespace, name, .. } = &holder.service;
+                Some(format!("{} belongs to Service {namespace}/{name}", describe(key)))
+            });
+            (id, taken.collect::<Vec<_>>().join("; "))
+        });
+        failed.chain(waiting).map(|(id, message)| Refused { id: id.clone(), message }).collect()
     }
 
     /// Removes what an earlier agent left and nobody has wanted since.
     pub(super) fn prune(&mut self) {
         self.departing.append(&mut self.adopted);
-        let stale = self.frontends.iter().filter(|(key, index)| {
-            if is_address(key) {
-                self.only_address(key.address)
-            } else {
-                !self.owners.contains_key(index)
-            }
-        });
+        let stale =
+            self.frontends.iter().filter(|(_, entry)| !self.owners.contains_key(&entry.service()));
         let drop = stale.map(|(key, _)| *key).collect();
         let turnover = Turnover { drop, ..Turnover::default() };
         self.turn_over(turnover, &mut Failures::new());
@@ -112,6 +125,7 @@ impl<M: Maps> Writer<M> {
         let mut turnover =
             Turnover { drop: std::mem::take(&mut self.undeleted), ..Turnover::default() };
         for (id, wanted) in batch {
+            self.waiting.withdraw(id);
             match wanted {
                 None => {
                     if let Some(installed) = self.remove(id) {
@@ -122,11 +136,12 @@ impl<M: Maps> Writer<M> {
                 Some(wanted) => {
                     let keys = keys(id, wanted);
                     self.take_over(id, &keys);
-                    if let Some(installed) = self.services.get(id) {
-                        turnover.drop.extend(installed.frontends.difference(&keys));
-                        // A delete that failed may be wanted again by now.
-                        for key in installed.frontends.intersection(&keys) {
+                    for key in self.services.get(id).iter().flat_map(|i| &i.frontends) {
+                        if keys.contains_key(key) {
+                            // A delete that failed may be wanted again by now.
                             turnover.drop.remove(key);
+                        } else {
+                            turnover.drop.insert(*key);
                         }
                     }
                 }
@@ -136,16 +151,25 @@ impl<M: Maps> Writer<M> {
     }
 
     /// Takes over what the maps hold for `id`, which wants `keys`, since before this agent started.
-    /// Not what has another frontend: that may be left of another Service, whose clients must not
-    /// be sent here.
-    fn take_over(&mut self, id: &ServicePortId, keys: &BTreeSet<FrontendKey>) {
+    /// Not what has another ClusterIP: that may be left of another Service, whose clients must not
+    /// be sent here. NodePorts and external IPs come and go with the node's addresses.
+    fn take_over(&mut self, id: &ServicePortId, keys: &BTreeMap<FrontendKey, FrontendKind>) {
         if self.services.contains_key(id) || self.adopted.is_empty() {
             return;
         }
-        let owners: BTreeSet<u32> =
-            keys.iter().filter_map(|key| self.frontends.get(key)).copied().collect();
-        let ours =
-            |index: &u32| self.adopted.get(index).is_some_and(|a| a.frontends.is_subset(keys));
+        let entries = keys.keys().filter_map(|key| self.frontends.get(key));
+        let owners: BTreeSet<u32> = entries.map(|entry| entry.service()).collect();
+        let is_cluster_ip = |key: &FrontendKey| {
+            let kind = self.frontends.get(key).map(|entry| entry.kind());
+            !matches!(kind, Some(FrontendKind::NodePort | FrontendKind::External))
+        };
+        let ours = |index: &u32| {
+            self.adopted.get(index).is_some_and(|adopted| {
+                let mut cluster_ips = adopted.frontends.iter().filter(|key| is_cluster_ip(key));
+                let any = cluster_ips.clone().next().is_some();
+                any && cluster_ips.all(|key| keys.contains_key(key))
+            })
+        };
         let found = owners.into_iter().find(ours).and_then(|index| self.adopted.remove(&index));
         if let Some(found) = found {
             self.insert(id, found);
@@ -181,32 +205,34 @@ impl<M: Maps> Writer<M> {
         let keys = keys(id, wanted);
         let known = self.services.get(id).map(|installed| installed.frontends.clone());
         let known = known.unwrap_or_default();
-        let new: Vec<FrontendKey> = keys.difference(&known).copied().collect();
+        let new = keys.keys().filter(|key| !known.contains(key)).count();
 
-        let result = self.check_frontends(new.len(), turnover).and_then(|()| {
+        let result = self.check_frontends(new, turnover).and_then(|()| {
             if !self.services.contains_key(id) {
                 let index = self.with_room(|writer| writer.pools.take_service())?;
-                let set = self.empty_set(index);
-                let installed = Installed { index, set, ..Installed::default() };
+                let installed = self.nothing(index);
                 self.insert(id, installed);
             }
             self.with_room(|writer| {
                 let Installed { index, set, .. } =
                     writer.services.get_mut(id).expect("inserted above");
-                set.update(*index, &wanted.backends, &mut writer.maps, &mut writer.pools)
+                let (maps, pools) = (&mut writer.maps, &mut writer.pools);
+                set.update(*index, &wanted.backends, wanted.policy, maps, pools)
             })
         });
         match result {
             Ok(()) => {
-                let address = |key: &FrontendKey| FrontendKey::of_address(key.address);
-                let addresses = keys.iter().map(address);
-                let missing = addresses.filter(|key| !self.frontends.contains_key(key));
-                turnover.addresses.extend(missing.map(|key| (key, id.clone())));
-                turnover.put.extend(new.into_iter().map(|key| (key, id.clone())));
+                let index = self.services[id].index;
+                for (key, kind) in keys {
+                    if self.frontends.get(&key) != Some(&FrontendEntry::new(&key, kind, index)) {
+                        let claims = turnover.put.entry(key).or_default();
+                        claims.insert(Claim::new(id.clone(), kind));
+                    }
+                }
             }
             Err(_) => {
                 // Refused whole: what it has stays.
-                for key in known.difference(&keys) {
+                for key in known.iter().filter(|key| !keys.contains_key(key)) {
                     turnover.drop.remove(key);
                 }
                 self.discard_unshown(id);
@@ -215,14 +241,16 @@ impl<M: Maps> Writer<M> {
         result
     }
 
-    /// The set of a service index that no frontend leads to yet. Its runs may be left from an
-    /// agent that was killed before it wrote the frontends.
-    fn empty_set(&mut self, index: u32) -> Set {
-        let former = Run::from_word(self.maps.service(index).internal);
-        let none = Run { first: 0, count: 0, ..former };
-        self.maps.store_run(index, Side::Internal, none);
-        self.maps.store_run(index, Side::External, none);
-        Set { internal: none, external: none, ..Set::default() }
+    /// A service index that no frontend leads to yet, with empty lists. The entry may be left from
+    /// an agent that was killed before it wrote the frontends.
+    fn nothing(&mut self, index: u32) -> Installed {
+        let entry = self.maps.service(index);
+        let none = Run { first: 0, count: 0, ..Run::from_word(entry.cluster) };
+        self.maps.store_run(index, List::Cluster, none);
+        self.maps.store_run(index, List::Local, none);
+        let policy = Policy::from_word(entry.policy);
+        let set = Set { cluster: none, local: none, policy, ..Set::default() };
+        Installed { index, set, ..Installed::default() }
     }
 
     /// Gives the index of a service back that has never had a frontend.
@@ -234,16 +262,15 @@ impl<M: Maps> Writer<M> {
         }
     }
 
-    /// Counts each new port twice, for the entry of its address.
     fn check_frontends(&self, new: usize, turnover: &Turnover) -> Result<(), Shortage> {
         let capacity = self.maps.capacity().frontends;
-        let taken = self.frontends.len() + 2 * turnover.put.len();
+        let taken = self.frontends.len() + turnover.put.len();
         let free = (capacity as usize + turnover.drop.len()).saturating_sub(taken);
-        if 2 * new <= free {
+        if new <= free {
             return Ok(());
         }
         let free = u32::try_from(free).unwrap_or(capacity);
-        Err(Shortage { map: "FRONTENDS", needed: 2 * new, free, capacity })
+        Err(Shortage { map: "FRONTENDS", needed: new, free, capacity })
     }
 
     /// Runs `attempt`; if entries do not suffice, again after a grace period, and again after
@@ -278,18 +305,29 @@ impl<M: Maps> Writer<M> {
 }
 
 /// The entries of `FRONTENDS` that are wanted for a service port.
-fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeSet<FrontendKey> {
-    let protocol = match id.protocol {
-        Protocol::Tcp => protocol::TCP,
-        Protocol::Udp => protocol::UDP,
+fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeMap<FrontendKey, FrontendKind> {
+    let protocol = match id.part {
+        Part::Port(Protocol::Tcp, _) => protocol::TCP,
+        Part::Port(Protocol::Udp, _) => protocol::UDP,
+        Part::Addresses => 0,
     };
-    let key = |address: std::net::IpAddr, port: u16| {
-        FrontendKey::new(address.into(), Port::new(port), protocol)
-    };
-    wanted.frontends.iter().map(|f| key(f.address, f.port)).collect()
+    let frontends = wanted.frontends.iter();
+    frontends
+        .map(|f| (FrontendKey::new(f.address.into(), Port::new(f.port), protocol), f.kind))
+        .collect()
 }
 
 /// Whether an entry stands for a ClusterIP itself.
-pub(super) fn is_address(key: &FrontendKey) -> bool {
-    *key == FrontendKey::of_address(key.address)
+pub(super) fn is_address(key: &&FrontendKey) -> bool {
+    **key == FrontendKey::of_address(key.address)
+}
+
+/// As a person writes it: `10.96.0.1:80/TCP`.
+fn describe(key: &FrontendKey) -> String {
+    let address = IpAddr::from(key.address);
+    match key.protocol {
+        protocol::TCP => format!("{}/TCP", SocketAddr::new(address, key.port.number())),
+        protocol::UDP => format!("{}/UDP", SocketAddr::new(address, key.port.number())),
+        _ => address.to_string(),
+    }
 }

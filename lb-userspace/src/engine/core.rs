@@ -181,7 +181,8 @@ impl<S: Sink> Core<S> {
     pub(super) fn status(&self) -> Status {
         let unserved = self.unserved.iter().flat_map(|(key, ports)| {
             let source = self.store.owner(key).map(describe).unwrap_or_default();
-            ports.values().map(move |message| RefusedObject {
+            let distinct: BTreeSet<&String> = ports.values().collect();
+            distinct.into_iter().map(move |message| RefusedObject {
                 source: source.clone(),
                 object: key.to_string(),
                 message: message.clone(),
@@ -240,7 +241,10 @@ impl<S: Sink> Core<S> {
                 }
                 for outcome in &mut outcomes {
                     let messages = outcome.key.as_ref().and_then(|key| self.unserved.get(key));
-                    outcome.warnings.extend(messages.into_iter().flat_map(|m| m.values().cloned()));
+                    // Its ports and its addresses often fail for the same reason.
+                    let distinct: BTreeSet<&String> =
+                        messages.into_iter().flat_map(BTreeMap::values).collect();
+                    outcome.warnings.extend(distinct.into_iter().cloned());
                 }
             }
             Err(error) => {

@@ -7,6 +7,7 @@ mod cleanup;
 mod kernel;
 mod lock;
 mod mounts;
+mod netns;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
 pub use cgroup::{CgroupRoot, find as find_cgroup, validate as validate_cgroup};
@@ -14,3 +15,4 @@ pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
 pub use kernel::{Version, allow_locked_memory, hostname};
 pub use lock::{Lock, LockError, lock_file, lock_folder};
+pub use netns::netns_cookie;

@@ -7,6 +7,8 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use lb_common::abi::{FrontendKind, Policy};
+
 use crate::object::Key;
 use crate::store::model::{Endpoint, Service, ServicePort, Slice, SlicePort};
 use select::Choice;
@@ -39,18 +41,25 @@ impl Family {
     }
 }
 
-/// Identity of one kernel service: one port of one Service in one family, since a client of a
-/// family can only be sent to endpoints of that family.
+/// Identity of what the kernel holds as one service: a port of a Service in one family, since a
+/// client of a family can only be sent to endpoints of that family; or its ClusterIPs themselves.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePortId {
     /// The Service.
     pub service: Key,
     /// Family of its frontends and backends.
     pub family: Family,
-    /// Protocol of the port.
-    pub protocol: Protocol,
-    /// `spec.ports[].port`, host byte order.
-    pub port: u16,
+    /// Which part of it.
+    pub part: Part,
+}
+
+/// A part of a Service that has frontends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// One of `spec.ports`: protocol, and number in host byte order.
+    Port(Protocol, u16),
+    /// The ClusterIPs, whatever the port.
+    Addresses,
 }
 
 /// What the kernel should hold for one [`ServicePortId`].
@@ -62,8 +71,8 @@ pub struct Wanted {
     /// this list that is selected for nobody keeps its backend entry (established connections
     /// drain); one that leaves the list is gone.
     pub backends: Vec<Backend>,
-    /// ClientIP affinity in seconds since last use; 0 is none.
-    pub affinity_seconds: u32,
+    /// Affinity, and which list serves whom.
+    pub policy: Policy,
 }
 
 /// One address and port that clients connect to; the protocol is the [`ServicePortId`]'s.
@@ -71,17 +80,10 @@ pub struct Wanted {
 pub struct Frontend {
     /// Address.
     pub address: IpAddr,
-    /// Port, host byte order.
+    /// Port, host byte order; 0 for an address itself.
     pub port: u16,
-    /// What sort of address it is.
+    /// What it is.
     pub kind: FrontendKind,
-}
-
-/// What sort of address a frontend has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FrontendKind {
-    /// A ClusterIP: every other TCP and UDP port of this address is refused.
-    ClusterIp,
 }
 
 /// One endpoint of a service port.
@@ -91,10 +93,10 @@ pub struct Backend {
     pub address: IpAddr,
     /// Its target port, host byte order.
     pub port: u16,
-    /// Chosen for traffic from this node (`internalTrafficPolicy`).
-    pub internal: bool,
-    /// Chosen for traffic from outside (`externalTrafficPolicy`).
-    pub external: bool,
+    /// In the cluster list.
+    pub cluster: bool,
+    /// In the local list. Where no policy asks for that list, it is the cluster list.
+    pub local: bool,
 }
 
 /// This node, as far as it decides which endpoints are near.
@@ -107,38 +109,38 @@ pub struct NodeView {
 }
 
 /// What the kernel should hold for `service`, whose endpoints are those of `slices`: one entry for
-/// each port and ClusterIP family. A Service without ClusterIP owns no frontend.
+/// its ClusterIPs of each family, and one for each port. A Service without ClusterIP owns no
+/// frontend.
 pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(ServicePortId, Wanted)> {
-    let mut planned = Vec::with_capacity(service.ports.len() * service.families.len());
+    let mut planned = Vec::with_capacity((service.ports.len() + 1) * service.families.len());
     for family in [Family::V4, Family::V6] {
         let addresses: Vec<IpAddr> =
             service.cluster_ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
         if addresses.is_empty() {
             continue;
         }
+        let id = |part| ServicePortId { service: service.key.clone(), family, part };
         for port in &service.ports {
-            let id = ServicePortId {
-                service: service.key.clone(),
-                family,
-                protocol: port.protocol,
-                port: port.port,
-            };
             let wanted = Wanted {
-                frontends: frontends(&addresses, port),
+                frontends: frontends(&addresses, port.port, FrontendKind::ClusterIp),
                 backends: backends(service, &endpoints(port, family, slices, node), node),
-                affinity_seconds: service.affinity_seconds,
+                policy: Policy {
+                    affinity_seconds: service.affinity_seconds,
+                    internal_local: service.internal_local,
+                    external_local: service.external_local,
+                },
             };
-            planned.push((id, wanted));
+            planned.push((id(Part::Port(port.protocol, port.port)), wanted));
         }
+        let themselves = frontends(&addresses, 0, FrontendKind::Address);
+        planned.push((id(Part::Addresses), Wanted { frontends: themselves, ..Wanted::default() }));
     }
     planned
 }
 
-fn frontends(addresses: &[IpAddr], port: &ServicePort) -> Vec<Frontend> {
-    let mut frontends: Vec<Frontend> = addresses
-        .iter()
-        .map(|&address| Frontend { address, port: port.port, kind: FrontendKind::ClusterIp })
-        .collect();
+fn frontends(addresses: &[IpAddr], port: u16, kind: FrontendKind) -> Vec<Frontend> {
+    let mut frontends: Vec<Frontend> =
+        addresses.iter().map(|&address| Frontend { address, port, kind }).collect();
     frontends.sort_unstable();
     frontends
 }
@@ -173,16 +175,15 @@ fn endpoints<'a>(
 fn backends(service: &Service, endpoints: &[(u16, &Endpoint)], node: &NodeView) -> Vec<Backend> {
     let all = || endpoints.iter().map(|(_, endpoint)| *endpoint);
     let cluster = Choice::cluster(all(), node);
-    let local = Choice::local(all(), node);
-    let internal = if service.internal_local { local } else { cluster };
-    let external = if service.external_local { local } else { cluster };
+    let has_local = service.internal_local || service.external_local;
+    let local = if has_local { Choice::local(all(), node) } else { cluster };
     endpoints
         .iter()
         .map(|(port, endpoint)| Backend {
             address: endpoint.address,
             port: *port,
-            internal: internal.takes(endpoint, node),
-            external: external.takes(endpoint, node),
+            cluster: cluster.takes(endpoint, node),
+            local: local.takes(endpoint, node),
         })
         .collect()
 }

@@ -78,16 +78,17 @@ fn node() -> NodeView {
 fn chosen(service: &Service, endpoints: &[&str]) -> (Vec<u8>, Vec<u8>) {
     let slice = slice(8080, endpoints.iter().map(|text| endpoint(text)).collect());
     let planned = plan(service, &[&slice], &node());
-    let backends = &planned[0].1.backends;
+    let Wanted { backends, policy, .. } = &planned[0].1;
     assert_eq!(backends.len(), endpoints.len(), "every endpoint stays a backend");
     let last = |backend: &Backend| match backend.address {
         IpAddr::V4(ip) => ip.octets()[3],
         IpAddr::V6(ip) => ip.octets()[15],
     };
-    (
-        backends.iter().filter(|b| b.internal).map(last).collect(),
-        backends.iter().filter(|b| b.external).map(last).collect(),
-    )
+    let list = |local: bool| {
+        let selected = backends.iter().filter(|b| if local { b.local } else { b.cluster });
+        selected.map(last).collect()
+    };
+    (list(policy.internal_local), list(policy.external_local))
 }
 
 #[test]
@@ -209,14 +210,15 @@ fn ports_are_found_by_name_and_protocol_and_each_is_a_service_of_its_own() {
     let planned = plan(&service, &[&slice], &node());
     let targets: Vec<_> = planned
         .iter()
-        .map(|(id, wanted)| (id.protocol, id.port, wanted.backends.first().map(|b| b.port)))
+        .map(|(id, wanted)| (id.part, wanted.backends.first().map(|b| b.port)))
         .collect();
     assert_eq!(
         targets,
         [
-            (Protocol::Udp, 53, Some(5353)),
-            (Protocol::Tcp, 53, Some(5354)),
-            (Protocol::Tcp, 99, None)
+            (Part::Port(Protocol::Udp, 53), Some(5353)),
+            (Part::Port(Protocol::Tcp, 53), Some(5354)),
+            (Part::Port(Protocol::Tcp, 99), None),
+            (Part::Addresses, None),
         ]
     );
     assert_eq!(
@@ -238,6 +240,7 @@ fn each_family_gets_its_own_addresses_and_endpoints() {
     let planned = plan(&service, &[&v4, &v6], &node());
     let seen: Vec<_> = planned
         .iter()
+        .filter(|(id, _)| id.part != Part::Addresses)
         .map(|(id, w)| {
             (id.family, w.frontends[0].address.to_string(), w.backends[0].address.to_string())
         })
@@ -267,7 +270,7 @@ fn an_endpoint_in_two_slices_counts_once_and_as_the_better_of_both() {
     let other_port = slice(8081, vec![endpoint("1")]);
     for order in [[&leaving, &arriving, &other_port], [&other_port, &arriving, &leaving]] {
         let backends = plan(&service(), &order, &node()).remove(0).1.backends;
-        let seen: Vec<_> = backends.iter().map(|b| (b.port, b.internal)).collect();
+        let seen: Vec<_> = backends.iter().map(|b| (b.port, b.cluster)).collect();
         assert_eq!(seen, [(8080, true), (8081, true)]);
     }
 }
@@ -313,11 +316,11 @@ proptest! {
         let slice = slice(1, unique.clone());
         let backends = plan(&service(), &[&slice], &node()).remove(0).1.backends;
         let any_ready = unique.iter().any(|e| e.conditions.ready);
-        prop_assert!(!any_ready || backends.iter().any(|b| b.internal));
+        prop_assert!(!any_ready || backends.iter().any(|b| b.cluster));
         for (backend, endpoint) in backends.iter().zip(&unique) {
             let conditions = endpoint.conditions;
             let allowed = if any_ready { conditions.ready } else { conditions.serving && conditions.terminating };
-            prop_assert!(!backend.internal || allowed, "{:?} chosen", endpoint);
+            prop_assert!(!backend.cluster || allowed, "{:?} chosen", endpoint);
         }
     }
 }

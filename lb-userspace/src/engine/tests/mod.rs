@@ -18,7 +18,7 @@ use super::{Config, Engine};
 use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
 use crate::object::{Key, Kind, decode};
-use crate::plan::{Protocol, ServicePortId, Wanted};
+use crate::plan::{Part, Protocol, ServicePortId, Wanted};
 
 /// What a kernel would hold.
 #[derive(Debug, Default)]
@@ -193,10 +193,11 @@ fn dump(table: &Table) -> Vec<String> {
     let held = table.0.lock().expect("no test panics with it");
     held.table
         .iter()
-        .map(|(id, wanted)| {
-            let protocol = match id.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
+        .filter_map(|(id, wanted)| {
+            let (protocol, port) = match id.part {
+                Part::Port(Protocol::Tcp, port) => ("tcp", port),
+                Part::Port(Protocol::Udp, port) => ("udp", port),
+                Part::Addresses => return None,
             };
             let vips: Vec<_> = wanted.frontends.iter().map(|f| f.address.to_string()).collect();
             let backends: Vec<_> = wanted
@@ -204,11 +205,12 @@ fn dump(table: &Table) -> Vec<String> {
                 .iter()
                 .map(|backend| {
                     let address = std::net::SocketAddr::new(backend.address, backend.port);
-                    if backend.internal { address.to_string() } else { format!("({address})") }
+                    if backend.cluster { address.to_string() } else { format!("({address})") }
                 })
                 .collect();
             let name = &id.service.name;
-            format!("{name} {protocol}/{} {} -> {}", id.port, vips.join(","), backends.join(" "))
+            let (vips, backends) = (vips.join(","), backends.join(" "));
+            Some(format!("{name} {protocol}/{port} {vips} -> {backends}"))
         })
         .collect()
 }

@@ -175,7 +175,8 @@ async fn a_bad_object_is_refused_alone() {
 #[tokio::test]
 async fn what_does_not_fit_is_named_and_served_as_soon_as_it_fits() {
     let rig = Rig::new();
-    rig.held().capacity = Some(1);
+    // A port and an address.
+    rig.held().capacity = Some(2);
     rig.apply(&service("one", "10.96.0.31", "")).await;
     let outcomes = rig.engine.apply(submitted(&service("two", "10.96.0.32", ""), "-"), false).await;
     assert_eq!(outcomes[0].result, Verdict::Created, "it is stored");

@@ -1,80 +1,13 @@
 //! What happens to a socket's calls, decided on the host by the code that the kernel runs.
 
-use std::net::IpAddr;
-
 use lb_common::abi::{
-    Address, Backend, Cidr, FrontendEntry, FrontendKey, FrontendKind, Life, MAX_FURTHER_PEERS,
-    Port, Run, Service, protocol,
+    FrontendEntry, FrontendKey, FrontendKind, Life, MAX_FURTHER_PEERS, Port, Run, protocol,
 };
 use lb_common::path::socket::{connect, peer_name, receive, send};
 use lb_common::path::{Action, Errno, Reason, Verdict};
 use lb_common::sim::{Memory, Tables};
 
-fn address(text: &str) -> Address {
-    text.parse::<IpAddr>().expect("an address").into()
-}
-
-fn tcp(text: &str, port: u16) -> FrontendKey {
-    FrontendKey::new(address(text), Port::new(port), protocol::TCP)
-}
-
-fn udp(text: &str, port: u16) -> FrontendKey {
-    FrontendKey::new(address(text), Port::new(port), protocol::UDP)
-}
-
-/// Tables in which services can be set up in one line each.
-#[derive(Default)]
-struct Fixture(Tables);
-
-impl Fixture {
-    fn new() -> Self {
-        let mut fixture = Self::default();
-        fixture.0.node.service_cidrs[0] = Cidr::new(address("10.96.0.0"), 96 + 12);
-        fixture
-    }
-
-    /// Service `index` with one frontend and these backends, ids from `10 * index` on.
-    fn service(mut self, index: u32, frontend: FrontendKey, backends: &[(&str, u16)]) -> Self {
-        let first = index * 100;
-        for (n, (ip, port)) in (0..).zip(backends) {
-            let id = index * 10 + n;
-            let life = Life { generation: 1, internal: true, external: true, present: true };
-            let backend = Backend {
-                address: address(ip),
-                port: Port::new(*port),
-                service: index,
-                life: life.to_word(),
-                ..Backend::NONE
-            };
-            self.0.backends.insert(id, backend);
-            self.0.runs.insert(first + n, id);
-        }
-        let count = u32::try_from(backends.len()).expect("few");
-        self.set_run(index, Run { first, count, generation: 1 });
-        self.0.put(frontend, FrontendKind::Port, index);
-        self.0.put(FrontendKey::of_address(frontend.address), FrontendKind::Address, 0);
-        self
-    }
-
-    fn set_run(&mut self, index: u32, run: Run) {
-        let word = run.to_word();
-        self.0.services.insert(index, Service { internal: word, external: word, reserved: 0 });
-    }
-
-    fn set_selected(&mut self, id: u32, internal: bool) {
-        let backend = self.0.backends.get_mut(&id).expect("the fixture has it");
-        backend.life = Life { internal, ..backend.life() }.to_word();
-    }
-}
-
-fn target(verdict: &Verdict) -> (IpAddr, u16) {
-    assert_eq!(verdict.reason.action(), Action::Rewrite, "{verdict:?}");
-    (verdict.address.into(), verdict.port.number())
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().expect("an address")
-}
+use crate::fixture::{Fixture, POD, address, ip, target, tcp, udp};
 
 #[test]
 fn a_connect_gets_what_its_destination_deserves() {
@@ -97,7 +30,7 @@ fn a_connect_gets_what_its_destination_deserves() {
     ];
     for (what, destination, reason) in rows {
         let mut memory = Memory::default();
-        let verdict = connect(&fixture.0, &mut memory, &destination);
+        let verdict = connect(&fixture.0, &POD, &mut memory, &destination);
         assert_eq!(verdict.reason, reason, "{what}");
         let remembers = reason == Reason::Translated;
         assert_eq!(memory.first.is_some(), remembers, "{what}: remembered");
@@ -123,14 +56,14 @@ fn reasons_have_the_errno_that_callers_understand() {
 fn the_peer_shown_is_the_frontend_only_while_the_peer_is_the_backend() {
     let fixture = Fixture::new().service(1, tcp("10.96.0.1", 80), &[("10.244.0.1", 8080)]);
     let mut memory = Memory::default();
-    connect(&fixture.0, &mut memory, &tcp("10.96.0.1", 80));
+    connect(&fixture.0, &POD, &mut memory, &tcp("10.96.0.1", 80));
     let shown = peer_name(&mut memory, address("10.244.0.1"), Port::new(8080));
     assert_eq!(target(&shown), (ip("10.96.0.1"), 80));
     for (other, port) in [("10.244.0.1", 8081), ("10.244.0.2", 8080)] {
         let shown = peer_name(&mut memory, address(other), Port::new(port));
         assert_eq!(shown.reason, Reason::NotService, "{other}:{port}");
     }
-    connect(&fixture.0, &mut memory, &tcp("10.244.0.1", 8080));
+    connect(&fixture.0, &POD, &mut memory, &tcp("10.244.0.1", 8080));
     let shown = peer_name(&mut memory, address("10.244.0.1"), Port::new(8080));
     assert_eq!(shown.reason, Reason::NotService, "after a direct connect to that very pod");
 }
@@ -139,8 +72,8 @@ fn the_peer_shown_is_the_frontend_only_while_the_peer_is_the_backend() {
 fn a_refused_connect_leaves_the_former_peer() {
     let fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &[("10.244.0.1", 53)]);
     let mut memory = Memory::default();
-    connect(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
-    let refused = connect(&fixture.0, &mut memory, &udp("10.96.0.1", 54));
+    connect(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
+    let refused = connect(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 54));
     assert_eq!(refused.reason, Reason::UnknownPort);
     let shown = peer_name(&mut memory, address("10.244.0.1"), Port::new(53));
     assert_eq!(target(&shown), (ip("10.96.0.1"), 53), "the kernel keeps it connected, too");
@@ -150,7 +83,7 @@ fn a_refused_connect_leaves_the_former_peer() {
 fn what_cannot_be_remembered_is_not_translated() {
     let fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &[("10.244.0.1", 53)]);
     type Call = fn(&Tables, &mut Memory, &FrontendKey) -> Verdict;
-    let calls: [Call; 2] = [|t, m, d| connect(t, m, d), |t, m, d| send(t, m, d)];
+    let calls: [Call; 2] = [|t, m, d| connect(t, &POD, m, d), |t, m, d| send(t, &POD, m, d)];
     for call in calls {
         let mut memory = Memory { room: false, ..Memory::default() };
         let verdict = call(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
@@ -163,10 +96,10 @@ fn an_unconnected_socket_keeps_its_backend_without_writing() {
     let backends = [("10.244.0.1", 53), ("10.244.0.2", 53), ("10.244.0.3", 53)];
     let mut fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &backends);
     let mut memory = Memory::default();
-    let first = target(&send(&fixture.0, &mut memory, &udp("10.96.0.1", 53)));
+    let first = target(&send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53)));
     let writes = memory.writes;
     for _ in 0..50 {
-        let again = send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+        let again = send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
         assert_eq!((again.reason, target(&again)), (Reason::Kept, first));
     }
     assert_eq!(memory.writes, writes);
@@ -178,7 +111,7 @@ fn an_unconnected_socket_keeps_its_backend_without_writing() {
         fixture.0.runs.insert(slot, *other);
     }
     fixture.set_run(1, Run { first: 100, count: 2, generation: 2 });
-    let moved = send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    let moved = send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
     assert_eq!(moved.reason, Reason::Translated, "its backend has left the set");
     assert_ne!(target(&moved), first);
     assert!(memory.further.is_none(), "in the place of the old one");
@@ -188,11 +121,11 @@ fn an_unconnected_socket_keeps_its_backend_without_writing() {
 fn a_recycled_backend_id_is_not_taken_for_the_old_endpoint() {
     let mut fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &[("10.244.0.1", 53)]);
     let mut memory = Memory::default();
-    send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
     let backend = fixture.0.backends.get_mut(&10).expect("the fixture has it");
     backend.address = address("10.244.0.9");
     backend.life = Life { generation: 2, ..backend.life() }.to_word();
-    let verdict = send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    let verdict = send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
     assert_eq!((verdict.reason, target(&verdict).0), (Reason::Translated, ip("10.244.0.9")));
 }
 
@@ -205,17 +138,17 @@ fn one_socket_hears_each_frontend_by_its_own_name() {
     }
     let mut memory = Memory::default();
     for n in 0..=MAX_FURTHER_PEERS {
-        let verdict = send(&fixture.0, &mut memory, &udp(&format!("10.96.1.{n}"), 53));
+        let verdict = send(&fixture.0, &POD, &mut memory, &udp(&format!("10.96.1.{n}"), 53));
         assert_eq!(verdict.reason, Reason::Translated, "frontend {n}");
     }
     for n in 0..=MAX_FURTHER_PEERS {
         let shown = receive(&mut memory, address(&format!("10.244.1.{n}")), Port::new(53));
         assert_eq!(target(&shown).0, ip(&format!("10.96.1.{n}")));
-        let again = send(&fixture.0, &mut memory, &udp(&format!("10.96.1.{n}"), 53));
+        let again = send(&fixture.0, &POD, &mut memory, &udp(&format!("10.96.1.{n}"), 53));
         assert_eq!(again.reason, Reason::Kept, "frontend {n}");
     }
     let fixture = fixture.service(99, udp("10.96.2.1", 53), &[("10.244.2.1", 53)]);
-    let full = send(&fixture.0, &mut memory, &udp("10.96.2.1", 53));
+    let full = send(&fixture.0, &POD, &mut memory, &udp("10.96.2.1", 53));
     assert_eq!(full.reason, Reason::OriginFull, "there is no way back for one more");
     let stranger = receive(&mut memory, address("10.244.2.1"), Port::new(53));
     assert_eq!(stranger.reason, Reason::NotService);
@@ -230,10 +163,10 @@ fn a_full_socket_gives_up_a_peer_whose_backend_has_left() {
     }
     let mut memory = Memory::default();
     for n in 0..17 {
-        send(&fixture.0, &mut memory, &udp(&format!("10.96.1.{n}"), 53));
+        send(&fixture.0, &POD, &mut memory, &udp(&format!("10.96.1.{n}"), 53));
     }
     fixture.set_selected(60, false);
-    let verdict = send(&fixture.0, &mut memory, &udp("10.96.1.17", 53));
+    let verdict = send(&fixture.0, &POD, &mut memory, &udp("10.96.1.17", 53));
     assert_eq!(verdict.reason, Reason::Translated);
     let shown = receive(&mut memory, address("10.244.1.17"), Port::new(53));
     assert_eq!(target(&shown).0, ip("10.96.1.17"));
@@ -249,10 +182,10 @@ fn two_frontends_of_one_socket_get_different_backends_while_there_are_enough() {
     for seed in 1..200 {
         fixture.0.seed.set(seed);
         let mut memory = Memory::default();
-        let first = target(&send(&fixture.0, &mut memory, &udp("10.96.0.1", 53)));
-        let second = target(&send(&fixture.0, &mut memory, &udp("10.96.0.2", 53)));
+        let first = target(&send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53)));
+        let second = target(&send(&fixture.0, &POD, &mut memory, &udp("10.96.0.2", 53)));
         assert_ne!(first, second, "seed {seed}");
-        let third = target(&send(&fixture.0, &mut memory, &udp("10.96.0.3", 53)));
+        let third = target(&send(&fixture.0, &POD, &mut memory, &udp("10.96.0.3", 53)));
         let shown = receive(&mut memory, third.0.into(), Port::new(53));
         assert_eq!(target(&shown).0, ip("10.96.0.3"), "seed {seed}: the latest frontend wins");
         let other = if third == first { (second, "10.96.0.2") } else { (first, "10.96.0.1") };
@@ -265,8 +198,8 @@ fn two_frontends_of_one_socket_get_different_backends_while_there_are_enough() {
 fn a_pod_reached_directly_is_shown_by_its_own_address() {
     let fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &[("10.244.0.1", 53)]);
     let mut memory = Memory::default();
-    send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
-    send(&fixture.0, &mut memory, &udp("10.244.0.1", 53));
+    send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
+    send(&fixture.0, &POD, &mut memory, &udp("10.244.0.1", 53));
     let shown = receive(&mut memory, address("10.244.0.1"), Port::new(53));
     assert_eq!(shown.reason, Reason::NotService);
 }
@@ -280,15 +213,15 @@ fn a_connected_socket_keeps_its_peer_whatever_it_sends_elsewhere() {
         &pods,
     );
     let mut memory = Memory::default();
-    connect(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    connect(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
     memory.connected = true;
     for elsewhere in [udp("10.244.0.1", 53), udp("10.96.0.2", 53)] {
-        send(&fixture.0, &mut memory, &elsewhere);
+        send(&fixture.0, &POD, &mut memory, &elsewhere);
         let shown = peer_name(&mut memory, address("10.244.0.1"), Port::new(53));
         assert_eq!(target(&shown).0, ip("10.96.0.1"), "after sending to {elsewhere:?}");
     }
     fixture.set_selected(10, false);
-    let kept = send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    let kept = send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
     assert_eq!(kept.reason, Reason::Kept, "it hears nobody else");
 }
 
@@ -297,7 +230,7 @@ fn a_socket_that_undid_its_connection_is_an_unconnected_one() {
     let pods = [("10.244.0.1", 53), ("10.244.0.2", 53)];
     let mut fixture = Fixture::new().service(1, udp("10.96.0.1", 53), &pods);
     let mut memory = Memory::default();
-    connect(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    connect(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
     let first = memory.first.expect("remembered");
     let others = [10, 11].into_iter().filter(|id| *id != first.backend_id);
     for (slot, other) in (100..).zip(others) {
@@ -305,10 +238,10 @@ fn a_socket_that_undid_its_connection_is_an_unconnected_one() {
     }
     fixture.set_selected(first.backend_id, false);
     fixture.set_run(1, Run { first: 100, count: 1, generation: 2 });
-    let moved = send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
+    let moved = send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
     assert_eq!(moved.reason, Reason::Translated, "not pinned to a backend that left");
     let direct = FrontendKey::new(moved.address, moved.port, protocol::UDP);
-    send(&fixture.0, &mut memory, &direct);
+    send(&fixture.0, &POD, &mut memory, &direct);
     let shown = receive(&mut memory, moved.address, moved.port);
     assert_eq!(shown.reason, Reason::NotService, "the pod by its own address");
 }
@@ -321,9 +254,9 @@ fn a_socket_connected_to_a_pod_hears_it_by_its_own_address() {
         &[("10.244.0.2", 53)],
     );
     let mut memory = Memory::default();
-    send(&fixture.0, &mut memory, &udp("10.96.0.1", 53));
-    send(&fixture.0, &mut memory, &udp("10.96.0.2", 53));
-    connect(&fixture.0, &mut memory, &udp("10.244.0.2", 53));
+    send(&fixture.0, &POD, &mut memory, &udp("10.96.0.1", 53));
+    send(&fixture.0, &POD, &mut memory, &udp("10.96.0.2", 53));
+    connect(&fixture.0, &POD, &mut memory, &udp("10.244.0.2", 53));
     let shown = receive(&mut memory, address("10.244.0.2"), Port::new(53));
     assert_eq!(shown.reason, Reason::NotService);
 }
@@ -331,9 +264,9 @@ fn a_socket_connected_to_a_pod_hears_it_by_its_own_address() {
 #[test]
 fn an_entry_of_another_key_is_noticed() {
     let mut fixture = Fixture::new().service(1, tcp("10.96.0.1", 80), &[("10.244.0.1", 80)]);
-    let recycled = FrontendEntry::new(&tcp("10.96.7.7", 80), FrontendKind::Port, 1);
+    let recycled = FrontendEntry::new(&tcp("10.96.7.7", 80), FrontendKind::ClusterIp, 1);
     fixture.0.frontends.insert(tcp("10.96.0.1", 80), recycled);
-    let verdict = connect(&fixture.0, &mut Memory::default(), &tcp("10.96.0.1", 80));
+    let verdict = connect(&fixture.0, &POD, &mut Memory::default(), &tcp("10.96.0.1", 80));
     assert_eq!(verdict.reason, Reason::Inconsistent);
 }
 
@@ -347,7 +280,7 @@ fn tables_that_contradict_each_other_refuse_and_never_panic() {
     let mut no_backend = service();
     no_backend.0.backends.clear();
     for fixture in [no_service, no_slot, no_backend] {
-        let verdict = connect(&fixture.0, &mut Memory::default(), &tcp("10.96.0.1", 80));
+        let verdict = connect(&fixture.0, &POD, &mut Memory::default(), &tcp("10.96.0.1", 80));
         assert_eq!(verdict.reason, Reason::Inconsistent);
     }
 }
@@ -359,7 +292,7 @@ fn every_backend_is_chosen_about_equally_often() {
     let fixture = Fixture::new().service(1, tcp("10.96.0.1", 80), &backends);
     let mut counts = std::collections::BTreeMap::new();
     for _ in 0..10_000 {
-        let verdict = connect(&fixture.0, &mut Memory::default(), &tcp("10.96.0.1", 80));
+        let verdict = connect(&fixture.0, &POD, &mut Memory::default(), &tcp("10.96.0.1", 80));
         *counts.entry(target(&verdict)).or_insert(0_i32) += 1;
     }
     let chi_square: f64 = counts.values().map(|&n| f64::from(n - 1_000).powi(2) / 1_000.0).sum();
