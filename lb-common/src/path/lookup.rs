@@ -57,20 +57,16 @@ fn find(
     destination: &Destination,
 ) -> Result<FrontendEntry, Reason> {
     let node = tables.node().ok_or(Reason::Inconsistent)?;
-    let loopback = destination.address.loopback();
-    if loopback.is_some() && !is_node(node, caller) {
-        // A pod reaches itself.
-        return Err(Reason::NotService);
+    let mut key = *destination;
+    if let Some(canonical) = destination.address.loopback() {
+        if !is_node(node, caller) {
+            // A pod reaches itself.
+            return Err(Reason::NotService);
+        }
+        key.address = canonical;
     }
-    // The unspecified address has entries, too, which are for the bind guard.
-    if !destination.address.is_unspecified()
-        && let Some(entry) = entry(tables, destination)?
-    {
+    if let Some(entry) = entry(tables, &key)? {
         return Ok(entry);
-    }
-    if let Some(address) = loopback {
-        let canonical = FrontendKey { address, ..*destination };
-        return entry(tables, &canonical)?.ok_or(Reason::NotService);
     }
     if !node.in_service_cidr(destination.address) {
         return Err(Reason::NotService);

@@ -185,12 +185,6 @@ fn loopback_node_ports_are_the_nodes_own() {
 }
 
 #[test]
-fn an_exact_loopback_frontend_goes_before_the_one_for_all() {
-    let fixture = node_port().service(2, tcp("127.1.2.3", 30080), &[("10.244.9.1", 80)]);
-    assert_eq!(connect_as(&fixture, NODE, tcp("127.1.2.3", 30080)), ip("10.244.9.1"));
-}
-
-#[test]
 fn a_namespace_without_a_cookie_has_no_loopback_node_ports() {
     let mut fixture = node_port();
     fixture.0.node.netns_cookie = 0;
