@@ -34,6 +34,10 @@ pub(super) struct AgentArgs {
         value_delimiter = ','
     )]
     service_cidr: Vec<IpNet>,
+    /// cgroup v2 folder whose processes are left alone, below the hierarchy's root unless absolute;
+    /// may be repeated, and need not exist yet
+    #[arg(long, env = "LB_EXEMPT_CGROUP", value_name = "DIR", value_delimiter = ':')]
+    exempt_cgroup: Vec<PathBuf>,
     /// Name of this node, as Pods and EndpointSlices spell it [default: the host name]
     #[arg(long, env = "LB_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
@@ -67,6 +71,11 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     host::allow_locked_memory()?;
     let manifests =
         args.manifests.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
+    let exempt = args
+        .exempt_cgroup
+        .iter()
+        .map(|path| host::exempt_cgroup(path))
+        .collect::<Result<Vec<_>>>()?;
     let node_name = args.node_name.unwrap_or_else(host::hostname);
     tracing::debug!("node {node_name}, names under {}", args.cluster_domain);
     let engine = Engine::start(Config {
@@ -75,12 +84,13 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             bpffs: places.bpffs.clone(),
             cgroup: cgroup.clone(),
             service_cidrs: args.service_cidr.clone(),
+            exempt: exempt.iter().map(|path| source::look_exempt(path)).collect(),
         },
         service_cidrs: args.service_cidr,
         node_name,
         sources: manifests.len(),
     })?;
-    let (stop, tasks) = start_tasks(&run_dir, &engine, manifests)?;
+    let (stop, tasks) = start_tasks(&run_dir, &engine, manifests, exempt)?;
     tracing::info!(
         "serving the processes of {}; socket {}",
         cgroup.display(),
@@ -145,11 +155,15 @@ fn start_tasks(
     run_dir: &RunDir,
     engine: &Engine,
     manifests: Vec<PathBuf>,
+    exempt: Vec<PathBuf>,
 ) -> Result<(watch::Sender<bool>, Tasks)> {
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
     for folder in manifests {
         tasks.spawn(source::manifests(folder, engine.clone(), stopping.clone()));
+    }
+    if !exempt.is_empty() {
+        tasks.spawn(source::exempt(exempt, engine.clone(), stopping.clone()));
     }
     tasks.spawn(api::serve(run_dir.listen()?, engine.clone(), stopping));
     Ok((stop, tasks))

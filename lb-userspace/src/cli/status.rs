@@ -82,6 +82,11 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     let place =
         programs.first().map(|program| format!(", attached to {}", program.cgroup.display()));
     line("Programs:", format!("{}{}", programs.len(), place.unwrap_or_default()))?;
+    for (n, cgroup) in status.datapath.exempt.iter().enumerate() {
+        let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
+        let label = if n == 0 { "Left alone:" } else { "" };
+        line(label, format!("{}{absent}", cgroup.path.display()))?;
+    }
     Ok(())
 }
 
@@ -191,6 +196,7 @@ mod tests {
                     BTreeMap::from([("translated".into(), 5), ("refused".into(), 0)]),
                 )]),
                 limits: vec!["refusals show as EPERM".into()],
+                exempt: Vec::new(),
             },
             sources: vec![SourceStatus {
                 kind: "manifests".into(),

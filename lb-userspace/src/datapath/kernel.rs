@@ -1,5 +1,6 @@
 //! The real maps: arrays through shared memory, the hash and the grace period by system calls.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -13,11 +14,13 @@ use lb_common::abi::{
 use super::load::Loaded;
 use super::maps::{Capacity, Maps};
 use super::shared::Shared;
+use crate::host::ExemptCgroup;
 
 /// The maps of the loaded programs.
 pub(super) struct KernelMaps {
     frontends: HashMap<MapData, [u8; 20], u64>,
     frontend_capacity: u32,
+    exempt: HashMap<MapData, u64, u64>,
     services: Shared<Service>,
     runs: Shared<u32>,
     backends: Shared<Backend>,
@@ -35,6 +38,7 @@ impl KernelMaps {
         Ok(Self {
             frontends: HashMap::try_from(frontends).context("map FRONTENDS")?,
             frontend_capacity,
+            exempt: HashMap::try_from(loaded.take_map("EXEMPT")?).context("map EXEMPT")?,
             services: loaded.share("SERVICES")?,
             runs: loaded.share("RUNS")?,
             backends: loaded.share("BACKENDS")?,
@@ -60,6 +64,21 @@ impl KernelMaps {
                     self.node.set(0, node);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the programs which cgroups are left alone. Those that exist are known before the
+    /// programs look for any.
+    pub(super) fn store_exempt(&mut self, cgroups: &[ExemptCgroup]) -> Result<()> {
+        let wanted: BTreeSet<u64> = cgroups.iter().filter_map(|cgroup| cgroup.id).collect();
+        let present: BTreeSet<u64> = self.exempt.keys().collect::<Result<_, _>>()?;
+        for id in wanted.difference(&present) {
+            self.exempt.insert(id, 0, 0).context("map EXEMPT")?;
+        }
+        self.node.set(0, Node { exempt: wanted.len() as u64, ..self.node.get(0) });
+        for id in present.difference(&wanted) {
+            self.exempt.remove(id).context("map EXEMPT")?;
         }
         Ok(())
     }

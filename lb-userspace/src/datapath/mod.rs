@@ -35,7 +35,7 @@ pub(crate) use self::load::PIN_FOLDERS;
 use self::load::{Loaded, Pins};
 use self::maps::Maps as _;
 use self::writer::Writer;
-use crate::host;
+use crate::host::{self, ExemptCgroup};
 use crate::plan::{ServicePortId, Wanted};
 
 /// Where the datapath lives and what it serves.
@@ -47,6 +47,8 @@ pub struct Config {
     pub cgroup: PathBuf,
     /// Ranges in which an unallocated address is unreachable.
     pub service_cidrs: Vec<IpNet>,
+    /// cgroups whose processes are left alone, as they are at start.
+    pub exempt: Vec<ExemptCgroup>,
 }
 
 /// One change of what the kernel should hold; `None` takes the service port away.
@@ -68,6 +70,7 @@ pub struct Datapath {
     counters: PerCpuArray<MapData, u64>,
     programs: Vec<ProgramStatus>,
     limits: Vec<String>,
+    exempt: Vec<ExemptCgroup>,
     /// Holds the programs' descriptors; the attached ones live by their pinned links.
     _loaded: Loaded,
 }
@@ -94,9 +97,17 @@ impl Datapath {
         }
         let counters = PerCpuArray::try_from(loaded.take_map("STATS")?).context("map STATS")?;
         log::follow(loaded.ebpf())?;
+        maps.store_exempt(&config.exempt)?;
         let writer = Writer::adopt(maps)?;
         let programs = loaded.attach(config, &pins)?;
-        Ok(Self { writer, counters, programs, limits: loaded.limits.clone(), _loaded: loaded })
+        Ok(Self {
+            writer,
+            counters,
+            programs,
+            limits: loaded.limits.clone(),
+            exempt: config.exempt.clone(),
+            _loaded: loaded,
+        })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -116,6 +127,15 @@ impl Datapath {
         self.writer.prune();
     }
 
+    /// Leaves the processes of these cgroups alone, and of no others any more. Connections that
+    /// they have stay as they are.
+    pub fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
+        if let Err(error) = self.writer.maps.store_exempt(&cgroups) {
+            tracing::error!("exempt cgroups: {error:#}");
+        }
+        self.exempt = cgroups;
+    }
+
     /// What `lb status` shows.
     pub fn status(&self) -> Status {
         Status {
@@ -123,6 +143,7 @@ impl Datapath {
             maps: self.fill(),
             counters: self.counters(),
             limits: self.limits.clone(),
+            exempt: self.exempt.clone(),
         }
     }
 
@@ -175,6 +196,8 @@ pub struct Status {
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
     /// What this kernel cannot do, and what lb does instead.
     pub limits: Vec<String>,
+    /// cgroups whose processes are left alone.
+    pub exempt: Vec<ExemptCgroup>,
 }
 
 /// One attached program.

@@ -18,6 +18,7 @@ use crate::api::types::{
     WatchChange,
 };
 use crate::datapath::Change;
+use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::plan::ServicePortId;
 use crate::store::{CommitError, Committed, Store};
@@ -195,6 +196,10 @@ impl<S: Sink> Core<S> {
             refused: self.files.refused().chain(unserved).collect(),
             objects: self.store.counts(),
         }
+    }
+
+    pub(super) fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
+        self.sink.exempt(cgroups);
     }
 
     pub(super) fn has_deferred(&self) -> bool {

@@ -25,6 +25,7 @@ use crate::api::types::{
     WatchEvent,
 };
 use crate::datapath::{self, Datapath};
+use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::store::Store;
 use crate::store::allocate::Pools;
@@ -136,6 +137,11 @@ impl Engine {
     ) -> (Vec<Arc<Value>>, broadcast::Receiver<Arc<WatchEvent>>) {
         let asked = self.ask(|reply| Command::Watch { kind, reply }).await;
         asked.unwrap_or_else(|| (Vec::new(), broadcast::channel(1).1))
+    }
+
+    /// The cgroups whose processes are left alone from now on, in place of those before.
+    pub async fn exempt(&self, cgroups: Vec<ExemptCgroup>) {
+        self.ask(|reply| Command::Exempt { cgroups, reply }).await.unwrap_or_default();
     }
 
     /// What `lb status` shows.

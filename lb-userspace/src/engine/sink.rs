@@ -1,6 +1,7 @@
 //! Where plans go: the datapath, or in the engine's own tests a table that records them.
 
 use crate::datapath::{Change, Datapath, Refused, Status};
+use crate::host::ExemptCgroup;
 
 /// What the engine asks of a datapath.
 pub(super) trait Sink: 'static {
@@ -10,6 +11,8 @@ pub(super) trait Sink: 'static {
     fn has_adopted(&self) -> bool;
     /// As [`Datapath::prune`].
     fn prune(&mut self);
+    /// As [`Datapath::exempt`].
+    fn exempt(&mut self, cgroups: Vec<ExemptCgroup>);
     /// As [`Datapath::status`].
     fn status(&self) -> Status;
 }
@@ -25,6 +28,10 @@ impl Sink for Datapath {
 
     fn prune(&mut self) {
         Self::prune(self);
+    }
+
+    fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
+        Self::exempt(self, cgroups);
     }
 
     fn status(&self) -> Status {

@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::core::Core;
 use super::sink::Sink;
 use crate::api::types::{Outcome, SourceStatus, Status, Submitted, WatchEvent};
+use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 
 /// How long objects of manifest files may stay off the disk once nothing else happens.
@@ -51,6 +52,10 @@ pub(super) enum Command {
     Watch {
         kind: Kind,
         reply: oneshot::Sender<Watched>,
+    },
+    Exempt {
+        cgroups: Vec<ExemptCgroup>,
+        reply: oneshot::Sender<()>,
     },
     Status {
         reply: oneshot::Sender<Status>,
@@ -137,6 +142,10 @@ fn execute<S: Sink>(core: &mut Core<S>, command: Command) -> Option<oneshot::Sen
         }
         Command::Watch { kind, reply } => {
             reply.send(core.watch(kind)).ok();
+        }
+        Command::Exempt { cgroups, reply } => {
+            core.exempt(cgroups);
+            reply.send(()).ok();
         }
         Command::Status { reply } => {
             reply.send(core.status()).ok();

@@ -4,9 +4,11 @@
 //! this very process is found again, not where a distribution usually mounts it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
 use super::mounts::{Mount, mounts};
 
@@ -47,6 +49,36 @@ pub fn find() -> Result<CgroupRoot> {
         .clone();
     let warning = warning(&path, own);
     Ok(CgroupRoot { path, warning })
+}
+
+/// A cgroup whose processes are left alone, at any depth below it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExemptCgroup {
+    /// Its folder.
+    pub path: PathBuf,
+    /// The kernel's number of it; `None` while it does not exist.
+    pub id: Option<u64>,
+}
+
+/// The kernel's number of a cgroup, which is the inode number of its folder.
+///
+/// # Errors
+///
+/// If there is no such folder, or it is none of the cgroup v2 hierarchy.
+pub fn id(path: &Path) -> Result<u64> {
+    let metadata = fs::metadata(path).with_context(|| format!("cgroup {}", path.display()))?;
+    ensure!(is_cgroup2(path), "{} is not a folder of the cgroup v2 hierarchy", path.display());
+    Ok(metadata.ino())
+}
+
+/// The folder that `--exempt-cgroup` means: below the hierarchy's root, unless it is absolute. It need
+/// not exist yet, but what exists must be a cgroup.
+pub fn exempt(path: &Path) -> Result<PathBuf> {
+    let path = find()?.path.join(path);
+    if path.exists() {
+        id(&path).context("--exempt-cgroup")?;
+    }
+    Ok(path)
 }
 
 /// Checks a folder given by `--cgroup`.

@@ -10,7 +10,10 @@ mod mounts;
 mod netns;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
-pub use cgroup::{CgroupRoot, find as find_cgroup, validate as validate_cgroup};
+pub use cgroup::{
+    CgroupRoot, ExemptCgroup, exempt as exempt_cgroup, find as find_cgroup, id as cgroup_id,
+    validate as validate_cgroup,
+};
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
 pub use kernel::{Version, allow_locked_memory, hostname};

@@ -10,9 +10,11 @@
 mod harness;
 mod probe;
 
+mod affinity;
 mod changes;
 mod client;
 mod endpoints;
+mod exempt;
 mod families;
 mod input;
 mod lifecycle;
@@ -73,6 +75,8 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         restart::tests(),
         lifecycle::tests(),
         siblings::tests(),
+        affinity::tests(),
+        exempt::tests(),
     ]
     .into_iter()
     .flatten()

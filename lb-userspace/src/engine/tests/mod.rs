@@ -17,6 +17,7 @@ use super::sink::Sink;
 use super::{Config, Engine};
 use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
+use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind, decode};
 use crate::plan::{Part, Protocol, ServicePortId, Wanted};
 
@@ -59,6 +60,8 @@ impl Sink for Table {
     fn prune(&mut self) {
         self.0.lock().expect("no test panics with it").pruned += 1;
     }
+
+    fn exempt(&mut self, _: Vec<ExemptCgroup>) {}
 
     fn status(&self) -> datapath::Status {
         datapath::Status::default()
@@ -148,6 +151,7 @@ fn config(folder: &Path, sources: usize) -> Config {
             bpffs: folder.into(),
             cgroup: folder.into(),
             service_cidrs: service_cidrs.clone(),
+            exempt: Vec::new(),
         },
         service_cidrs,
         node_name: "us".into(),

@@ -126,6 +126,8 @@ impl Sink for Forget {
 
     fn prune(&mut self) {}
 
+    fn exempt(&mut self, _: Vec<ExemptCgroup>) {}
+
     fn status(&self) -> datapath::Status {
         datapath::Status::default()
     }

@@ -38,6 +38,8 @@ pub(crate) struct Paths {
 pub(crate) struct Agent {
     pub(crate) paths: Paths,
     pub(crate) service_cidrs: String,
+    /// Further arguments of `lb agent`.
+    pub(crate) arguments: Vec<String>,
     /// The namespace it runs in: the node's.
     node: Arc<Namespace>,
     child: Option<Child>,
@@ -48,7 +50,7 @@ impl Agent {
     /// An agent that is not running yet.
     pub(crate) fn new(node: &Arc<Namespace>, paths: Paths) -> Self {
         let (node, service_cidrs) = (Arc::clone(node), SERVICE_CIDRS.to_owned());
-        Self { paths, service_cidrs, node, child: None, cleaned: false }
+        Self { paths, service_cidrs, arguments: Vec::new(), node, child: None, cleaned: false }
     }
 
     /// Starts the agent and waits until it answers.
@@ -83,6 +85,7 @@ impl Agent {
             .arg(&self.paths.cgroup)
             .arg("--manifests")
             .arg(&self.paths.manifests)
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle on the log"))
             .stderr(log);

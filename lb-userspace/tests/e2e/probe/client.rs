@@ -72,6 +72,11 @@ impl Probe {
         Self { child, requests, replies, next_socket: Cell::new(0) }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.borrow().id()
+    }
+
     /// Sends a request; the reply is of the type that the request's kind gives.
     #[track_caller]
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, Errno> {
