@@ -2,13 +2,15 @@
 //!
 //! Rules: `repr(C)`, no padding, no bool, enum or `Option`, sizes asserted here. Addresses and
 //! ports are bytes in network order; everything else is in the byte order of the machine. What one
-//! side changes while the other may read is one aligned word. A change of any layout changes
-//! [`LAYOUT_VERSION`], which is part of the pin path.
+//! side changes while the other may read is one aligned word. What the maps hold is known by a hash of
+//! all this, [`layout`].
 
 mod address;
 mod affinity;
 mod backend;
+pub mod entries;
 mod frontend;
+pub mod layout;
 mod node;
 mod origin;
 mod service;
@@ -20,9 +22,6 @@ pub use frontend::{FrontendEntry, FrontendKey, FrontendKind};
 pub use node::{Cidr, Node};
 pub use origin::{MAX_FURTHER_PEERS, OriginSlot, Peer, Peers};
 pub use service::{List, Policy, Run, Service};
-
-/// Version of every layout in this module and of the meaning of every map.
-pub const LAYOUT_VERSION: u32 = 1;
 
 /// Protocol numbers as IANA assigns them and as `bpf_sock_addr.protocol` holds them.
 pub mod protocol {
@@ -37,11 +36,11 @@ const _: () = {
     assert!(size_of::<Port>() == 2);
     assert!(size_of::<FrontendKey>() == 20 && align_of::<FrontendKey>() == 4);
     assert!(size_of::<FrontendEntry>() == 8);
-    assert!(size_of::<Service>() == 24);
+    assert!(size_of::<Service>() == if cfg!(feature = "next-layout") { 32 } else { 24 });
     assert!(size_of::<Backend>() == 32);
     assert!(size_of::<Peer>() == 56);
     // One cache line a socket.
-    assert!(size_of::<OriginSlot>() == 64);
+    assert!(size_of::<OriginSlot>() == 64 && core::mem::offset_of!(OriginSlot, cookie) == 0);
     assert!(size_of::<Peers>() == 8 + MAX_FURTHER_PEERS * 56);
     assert!(size_of::<Cidr>() == 32);
     assert!(size_of::<Node>() == 144);

@@ -11,9 +11,13 @@ pub const MAX_FURTHER_PEERS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Address that the application named.
+    #[cfg(not(feature = "next-layout"))]
     pub frontend: Address,
     /// Address that the kernel got.
     pub backend: Address,
+    /// Address that the application named.
+    #[cfg(feature = "next-layout")]
+    pub frontend: Address,
     /// Port that the application named.
     pub frontend_port: Port,
     /// Port that the kernel got.
@@ -56,7 +60,8 @@ impl Peer {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct OriginSlot {
-    /// Cookie of the socket that holds the slot; 0 is free. Taken by compare-and-swap.
+    /// Cookie of the socket that holds the slot; 0 is free. Taken by compare-and-swap. Stays first
+    /// in every layout: so do agents of other layouts count the sockets that still need this one.
     pub cookie: u64,
     /// Its peer.
     pub peer: Peer,
@@ -69,7 +74,7 @@ pub struct Peers {
     /// How many of `list` were ever in use; the others are [`Peer::NONE`].
     pub count: u32,
     /// What a search found; see [`Self::search`].
-    found: u32,
+    pub(super) found: u32,
     /// The peers.
     pub list: [Peer; MAX_FURTHER_PEERS],
 }

@@ -2,6 +2,7 @@
 
 /// Value of `SERVICES`, indexed by service index: one port of one Service in one family.
 #[repr(C)]
+#[cfg_attr(feature = "next-layout", repr(align(32)))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// [`Run`] of the cluster list.

@@ -6,11 +6,12 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use lb_common::abi::{Affinity, AffinityKey};
+use lb_common::abi::{Affinity, AffinityKey, entries};
 use lb_common::path::Sticky;
 
 #[map]
-static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(65_536, 0);
+static AFFINITY: LruHashMap<AffinityKey, Affinity> =
+    LruHashMap::with_max_entries(entries::AFFINITY, 0);
 
 /// An element of the map. It may be handed to another client at any time: every value that it can
 /// hold is checked by those who read it.

@@ -1,6 +1,4 @@
 //! The maps, and `lb-common`'s tables over them.
-//!
-//! The sizes hold for 65,536 service ports with 262,144 endpoints in all.
 
 mod affinity;
 pub(crate) mod caller;
@@ -15,20 +13,22 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use lb_common::abi::{
     Affinity, AffinityKey, Backend, FrontendEntry, FrontendKey, List, Node, Policy, Run, Service,
+    entries,
 };
 use lb_common::path::{COUNTERS, Sticky, Tables};
 
 #[map]
-static FRONTENDS: HashMap<FrontendKey, FrontendEntry> = HashMap::with_max_entries(131_072, 0);
+static FRONTENDS: HashMap<FrontendKey, FrontendEntry> =
+    HashMap::with_max_entries(entries::FRONTENDS, 0);
 
 #[map]
-static SERVICES: Array<Service> = Array::with_max_entries(65_536, BPF_F_MMAPABLE);
+static SERVICES: Array<Service> = Array::with_max_entries(entries::SERVICES, BPF_F_MMAPABLE);
 
 #[map]
-static RUNS: Array<u32> = Array::with_max_entries(524_288, BPF_F_MMAPABLE);
+static RUNS: Array<u32> = Array::with_max_entries(entries::RUNS, BPF_F_MMAPABLE);
 
 #[map]
-static BACKENDS: Array<Backend> = Array::with_max_entries(262_144, BPF_F_MMAPABLE);
+static BACKENDS: Array<Backend> = Array::with_max_entries(entries::BACKENDS, BPF_F_MMAPABLE);
 
 #[map]
 static NODE: Array<Node> = Array::with_max_entries(1, BPF_F_MMAPABLE);

@@ -9,17 +9,17 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::{EbpfContext as _, Global};
-use lb_common::abi::{OriginSlot, Peer, Peers};
+use lb_common::abi::{OriginSlot, Peer, Peers, entries};
 use lb_common::path::Memory;
 
 /// Cookies are handed out nearly in sequence, so their low bits hardly collide; and a slot costs a
 /// fifth of what a hash or socket storage does on a fresh socket.
 #[map]
-static ORIGIN: Array<OriginSlot> = Array::with_max_entries(131_072, BPF_F_MMAPABLE);
+static ORIGIN: Array<OriginSlot> = Array::with_max_entries(entries::ORIGIN, BPF_F_MMAPABLE);
 
 /// Slots of `ORIGIN` minus one; their number is a power of two.
 #[unsafe(no_mangle)]
-static ORIGIN_MASK: Global<u32> = Global::new(131_071);
+static ORIGIN_MASK: Global<u32> = Global::new(entries::ORIGIN - 1);
 
 /// 1 where the kernel has `bpf_skc_to_mptcp_sock` (5.19). The verifier removes what a constant 0
 /// makes unreachable.

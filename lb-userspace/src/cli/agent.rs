@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::Done;
 use super::args::PlacesArgs;
 use crate::api::{self, RunDir};
+use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
 use crate::host::{self, Level, Lock, LockError, Places};
 use crate::{datapath, source};
@@ -38,6 +39,14 @@ pub(super) struct AgentArgs {
     /// may be repeated, and need not exist yet
     #[arg(long, env = "LB_EXEMPT_CGROUP", value_name = "DIR", value_delimiter = ':')]
     exempt_cgroup: Vec<PathBuf>,
+    /// Entries of a map, for more or fewer Services than usual: FRONTENDS, SERVICES, RUNS, BACKENDS, AFFINITY, ORIGIN
+    #[arg(
+        long,
+        env = "LB_MAP_SIZE",
+        value_name = "NAME=ENTRIES[,NAME=ENTRIES]",
+        value_delimiter = ','
+    )]
+    map_size: Vec<Size>,
     /// Name of this node, as Pods and EndpointSlices spell it [default: the host name]
     #[arg(long, env = "LB_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
@@ -64,6 +73,7 @@ fn parse_cidr(word: &str) -> Result<IpNet, String> {
 pub(super) async fn run(args: AgentArgs) -> Done {
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
+    let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
     let places = args.places.places()?;
     preflight(&places)?;
     let run_dir = RunDir::claim(&places.run_dir)?;
@@ -85,6 +95,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             cgroup: cgroup.clone(),
             service_cidrs: args.service_cidr.clone(),
             exempt: exempt.iter().map(|path| source::look_exempt(path)).collect(),
+            sizes,
         },
         service_cidrs: args.service_cidr,
         node_name,

@@ -12,6 +12,7 @@ use super::args::RunDirArg;
 use super::output::{self, Out};
 use super::table::Table;
 use crate::api::types::{SourceStatus, Status};
+use crate::datapath::{self, TakingOver};
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
@@ -82,12 +83,31 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     let place =
         programs.first().map(|program| format!(", attached to {}", program.cgroup.display()));
     line("Programs:", format!("{}{}", programs.len(), place.unwrap_or_default()))?;
+    line("Maps:", layout_line(&status.datapath))?;
+    for former in &status.datapath.former_layouts {
+        let sockets = usize::try_from(former.sockets).unwrap_or(usize::MAX);
+        line("", format!("{}, kept for {}", former.layout, counted(sockets, "socket")))?;
+    }
     for (n, cgroup) in status.datapath.exempt.iter().enumerate() {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
         line(label, format!("{}{absent}", cgroup.path.display()))?;
     }
     Ok(())
+}
+
+fn layout_line(status: &datapath::Status) -> String {
+    let layout = &status.layout;
+    match &status.taking_over {
+        None => layout.clone(),
+        Some(TakingOver { layout: from, error: None }) => format!(
+            "{layout}, taking over from another layout: {from} serves on until every source has \
+             been read"
+        ),
+        Some(TakingOver { layout: from, error: Some(error) }) => {
+            format!("{layout}, cannot take over from {from}, which serves on: {error}")
+        }
+    }
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -173,7 +193,7 @@ mod tests {
     use super::*;
     use crate::api::types::{AgentStatus, ObjectCounts, RefusedObject};
     use crate::cli::output::tests::Captured;
-    use crate::datapath::{self, MapStatus, ProgramStatus};
+    use crate::datapath::{FormerLayout, MapStatus, ProgramStatus};
 
     fn status() -> Status {
         Status {
@@ -190,6 +210,9 @@ mod tests {
                     id: 3,
                     cgroup: "/sys/fs/cgroup".into(),
                 }],
+                layout: "maps-2".into(),
+                taking_over: Some(TakingOver { layout: "maps-1".into(), error: None }),
+                former_layouts: vec![FormerLayout { layout: "maps-0".into(), sockets: 1 }],
                 maps: vec![MapStatus { name: "FRONTENDS".into(), used: 50, capacity: 200 }],
                 counters: BTreeMap::from([(
                     "connect".into(),
@@ -226,6 +249,9 @@ mod tests {
              Objects:        1 service, 2 pods, 0 endpointslices\n\
              Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\
+             Maps:           maps-2, taking over from another layout: maps-1 serves on until every \
+             source has been read\n\
+             \u{20}               maps-0, kept for 1 socket\n\
              \n\
              Not served:\n\
              \u{20} a.yaml:3: Service \"a\" is invalid\n\

@@ -2,19 +2,26 @@
 
 mod adopt;
 mod arena;
+mod attach;
 mod claims;
 mod compact;
+mod former;
 mod ids;
 mod kernel;
+mod layout;
 mod load;
 mod log;
 mod maps;
 #[cfg(test)]
 mod model;
+mod pins;
 mod pools;
+mod reuse;
 mod set;
 mod shared;
+mod sizes;
 mod syscall;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod turnover;
@@ -22,6 +29,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, PerCpuArray};
@@ -31,9 +39,12 @@ use lb_common::path::{Operation, Reason, counter_index};
 use serde::{Deserialize, Serialize};
 
 use self::kernel::KernelMaps;
-pub(crate) use self::load::PIN_FOLDERS;
-use self::load::{Loaded, Pins};
+use self::load::Loaded;
 use self::maps::Maps as _;
+pub(crate) use self::pins::PIN_FOLDERS;
+use self::pins::Pins;
+pub use self::sizes::{Size, Sizes};
+use self::takeover::Takeover;
 use self::writer::Writer;
 use crate::host::{self, ExemptCgroup};
 use crate::plan::{ServicePortId, Wanted};
@@ -49,6 +60,8 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// cgroups whose processes are left alone, as they are at start.
     pub exempt: Vec<ExemptCgroup>,
+    /// How many entries the tables have.
+    pub sizes: Sizes,
 }
 
 /// One change of what the kernel should hold; `None` takes the service port away.
@@ -68,23 +81,20 @@ pub struct Refused {
 pub struct Datapath {
     writer: Writer<KernelMaps>,
     counters: PerCpuArray<MapData, u64>,
-    programs: Vec<ProgramStatus>,
-    limits: Vec<String>,
     exempt: Vec<ExemptCgroup>,
-    /// Holds the programs' descriptors; the attached ones live by their pinned links.
-    _loaded: Loaded,
+    takeover: Takeover,
 }
 
 impl Datapath {
-    /// Loads the programs and attaches them, in place of those that an earlier agent left, whose
-    /// maps are adopted.
+    /// Loads the programs over the maps of their layout. If an earlier agent's programs work on the
+    /// same maps, or there are none, ours take their place at once; else by [`Self::prune`].
     ///
     /// # Errors
     ///
     /// If the kernel refuses programs, maps or pins; the message names which.
     pub fn open(config: &Config) -> Result<Self> {
         let pins = Pins::new(config)?;
-        let mut loaded = Loaded::load(&pins)?;
+        let mut loaded = Loaded::load(&pins, &config.sizes)?;
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
         maps.store_service_cidrs(&cidrs)?;
@@ -98,16 +108,9 @@ impl Datapath {
         let counters = PerCpuArray::try_from(loaded.take_map("STATS")?).context("map STATS")?;
         log::follow(loaded.ebpf())?;
         maps.store_exempt(&config.exempt)?;
-        let writer = Writer::adopt(maps)?;
-        let programs = loaded.attach(config, &pins)?;
-        Ok(Self {
-            writer,
-            counters,
-            programs,
-            limits: loaded.limits.clone(),
-            exempt: config.exempt.clone(),
-            _loaded: loaded,
-        })
+        let mut writer = Writer::adopt(maps)?;
+        let takeover = Takeover::begin(config.clone(), pins, loaded, &mut writer.maps)?;
+        Ok(Self { writer, counters, exempt: config.exempt.clone(), takeover })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -121,10 +124,16 @@ impl Datapath {
         !self.writer.adopted.is_empty()
     }
 
-    /// Removes what an earlier agent left and nobody wants any more. Call once, when every source
-    /// has synced for the first time.
+    /// Removes what an earlier agent left and nobody wants any more, and takes the place of another
+    /// layout's programs. Call once, when every source has synced for the first time.
     pub fn prune(&mut self) {
         self.writer.prune();
+        self.takeover.tables_are_filled(&mut self.writer.maps);
+    }
+
+    /// Does what is due in its own time; says in how long to call this again, if ever.
+    pub fn upkeep(&mut self) -> Option<Duration> {
+        self.takeover.upkeep(&mut self.writer.maps)
     }
 
     /// Leaves the processes of these cgroups alone, and of no others any more. Connections that
@@ -139,10 +148,13 @@ impl Datapath {
     /// What `lb status` shows.
     pub fn status(&self) -> Status {
         Status {
-            programs: self.programs.clone(),
+            programs: self.takeover.programs(),
+            layout: self.takeover.layout(),
+            taking_over: self.takeover.pending(),
+            former_layouts: self.takeover.former.clone(),
             maps: self.fill(),
             counters: self.counters(),
-            limits: self.limits.clone(),
+            limits: self.takeover.limits().to_vec(),
             exempt: self.exempt.clone(),
         }
     }
@@ -188,8 +200,16 @@ impl Datapath {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Loaded programs.
+    /// Attached programs.
     pub programs: Vec<ProgramStatus>,
+    /// Folder of the maps that the agent fills.
+    pub layout: String,
+    /// Programs over other maps than those still decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taking_over: Option<TakingOver>,
+    /// Layouts that were taken over and whose sockets are not all closed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub former_layouts: Vec<FormerLayout>,
     /// Fill of each map.
     pub maps: Vec<MapStatus>,
     /// operation → reason → count since the programs' maps were made, over all CPUs.
@@ -198,6 +218,26 @@ pub struct Status {
     pub limits: Vec<String>,
     /// cgroups whose processes are left alone.
     pub exempt: Vec<ExemptCgroup>,
+}
+
+/// A takeover that is not complete.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TakingOver {
+    /// Folder of the maps that still decide.
+    pub layout: String,
+    /// Why it failed, if it did; it is tried again.
+    pub error: Option<String>,
+}
+
+/// A layout that was taken over and still serves the sockets that it knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FormerLayout {
+    /// Folder of its maps.
+    pub layout: String,
+    /// Sockets that it remembers.
+    pub sockets: u64,
 }
 
 /// One attached program.

@@ -5,10 +5,14 @@ use lb_common::abi::Run;
 use super::arena::Arena;
 use super::ids::Ids;
 use super::maps::Capacity;
+use super::sizes::remedy;
 
 /// A map is full.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("map {map} is full: {needed} more entries are needed, {free} of {capacity} are free")]
+#[error(
+    "map {map} is full: {needed} more entries are needed, {free} of {capacity} are free; {}",
+    remedy(map, *capacity, *needed, *free)
+)]
 pub(super) struct Shortage {
     /// Name of the map.
     pub(super) map: &'static str,

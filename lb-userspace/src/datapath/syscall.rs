@@ -1,4 +1,4 @@
-//! The two `bpf(2)` commands that aya 0.14 does not offer for links of cgroup programs.
+//! The `bpf(2)` commands that aya 0.14 does not offer for links of cgroup programs.
 
 use std::ffi::CString;
 use std::io;
@@ -7,15 +7,35 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// `enum bpf_cmd`, include/uapi/linux/bpf.h.
+const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
-/// The part of `union bpf_attr` that `BPF_OBJ_GET` reads.
+/// The part of `union bpf_attr` that `BPF_OBJ_PIN` and `BPF_OBJ_GET` read.
 #[repr(C)]
 struct ObjectAttributes {
     pathname: u64,
     bpf_fd: u32,
     file_flags: u32,
+}
+
+/// The part of `union bpf_attr` that `BPF_OBJ_GET_INFO_BY_FD` reads.
+#[repr(C)]
+struct InfoAttributes {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The part of `union bpf_attr` that `BPF_LINK_CREATE` reads.
+#[repr(C)]
+struct LinkCreateAttributes {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
 }
 
 /// The part of `union bpf_attr` that `BPF_LINK_UPDATE` reads.
@@ -27,26 +47,83 @@ struct LinkUpdateAttributes {
     old_prog_fd: u32,
 }
 
+/// `struct bpf_link_info` of a cgroup's link.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LinkInfo {
+    kind: u32,
+    id: u32,
+    /// The program that it holds.
+    pub(super) program: u32,
+    padding: u32,
+    cgroup: u64,
+    /// The hook, as `enum bpf_attach_type` numbers them.
+    pub(super) attach_type: u32,
+    padding2: u32,
+}
+
 /// Opens what is pinned at `path`.
 pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attributes = ObjectAttributes { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
-    let fd = bpf(BPF_OBJ_GET, &attributes)?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    descriptor(bpf(BPF_OBJ_GET, &attributes)?)
+}
+
+/// Pins a program, map or link at `path`.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attributes =
+        ObjectAttributes { pathname: path.as_ptr() as u64, bpf_fd: number(object)?, file_flags: 0 };
+    bpf(BPF_OBJ_PIN, &attributes).map(drop)
+}
+
+/// What the kernel knows of a link.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
+    let mut info = LinkInfo::default();
+    let attributes = InfoAttributes {
+        bpf_fd: number(link)?,
+        info_len: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
+        info: &raw mut info as u64,
+    };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &attributes)?;
+    Ok(info)
+}
+
+/// Attaches `program` to a cgroup, after those that are attached to it.
+pub(super) fn create_link(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let attributes = LinkCreateAttributes {
+        prog_fd: number(program)?,
+        target_fd: number(cgroup)?,
+        attach_type,
+        flags: 0,
+    };
+    descriptor(bpf(BPF_LINK_CREATE, &attributes)?)
 }
 
 /// Puts `program` in the place of the one that `link` holds, atomically: every event sees one of
 /// the two.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
-    let fd = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).map_err(io::Error::other);
     let attributes = LinkUpdateAttributes {
-        link_fd: fd(link)?,
-        new_prog_fd: fd(program)?,
+        link_fd: number(link)?,
+        new_prog_fd: number(program)?,
         flags: 0,
         old_prog_fd: 0,
     };
     bpf(BPF_LINK_UPDATE, &attributes).map(drop)
+}
+
+fn number(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the last step of functions that can fail")]
+fn descriptor(fd: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// One `bpf(2)` call. Fields that `attributes` leaves out are zero to the kernel.

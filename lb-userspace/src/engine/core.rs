@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -208,6 +209,11 @@ impl<S: Sink> Core<S> {
 
     pub(super) fn flush(&mut self) {
         self.store.flush();
+    }
+
+    /// Does what is due in the sink; says in how long to call this again, if ever.
+    pub(super) fn upkeep(&mut self) -> Option<Duration> {
+        self.sink.upkeep()
     }
 
     /// Every source was heard once: what no file holds any more goes.

@@ -1,5 +1,7 @@
 //! Where plans go: the datapath, or in the engine's own tests a table that records them.
 
+use std::time::Duration;
+
 use crate::datapath::{Change, Datapath, Refused, Status};
 use crate::host::ExemptCgroup;
 
@@ -13,6 +15,10 @@ pub(super) trait Sink: 'static {
     fn prune(&mut self);
     /// As [`Datapath::exempt`].
     fn exempt(&mut self, cgroups: Vec<ExemptCgroup>);
+    /// As [`Datapath::upkeep`].
+    fn upkeep(&mut self) -> Option<Duration> {
+        None
+    }
     /// As [`Datapath::status`].
     fn status(&self) -> Status;
 }
@@ -32,6 +38,10 @@ impl Sink for Datapath {
 
     fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
         Self::exempt(self, cgroups);
+    }
+
+    fn upkeep(&mut self) -> Option<Duration> {
+        Self::upkeep(self)
     }
 
     fn status(&self) -> Status {

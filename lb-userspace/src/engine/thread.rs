@@ -96,8 +96,10 @@ fn run<S: Sink>(mut core: Core<S>, mut commands: mpsc::Receiver<Command>) {
     let timer = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let timer = timer.expect("a runtime with nothing but a clock");
     loop {
-        let next = if core.has_deferred() {
-            let wait = async { tokio::time::timeout(FLUSH_AFTER, commands.recv()).await };
+        let upkeep = core.upkeep();
+        let flush = core.has_deferred().then_some(FLUSH_AFTER);
+        let next = if let Some(patience) = upkeep.into_iter().chain(flush).min() {
+            let wait = async { tokio::time::timeout(patience, commands.recv()).await };
             match timer.block_on(wait) {
                 Ok(next) => next,
                 Err(_) => {

@@ -152,6 +152,7 @@ fn config(folder: &Path, sources: usize) -> Config {
             cgroup: folder.into(),
             service_cidrs: service_cidrs.clone(),
             exempt: Vec::new(),
+            sizes: datapath::Sizes::default(),
         },
         service_cidrs,
         node_name: "us".into(),
