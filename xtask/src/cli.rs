@@ -29,6 +29,8 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Compile an lb whose maps have another layout, for tests of upgrades by hand
+    BuildNext,
     /// Build lb, then run it: `cargo xtask run -- <lb arguments>`
     Run {
         /// Handed to lb
@@ -39,6 +41,9 @@ enum Command {
     Lint,
     /// Run unit, property and end-to-end tests (needs root)
     Test {
+        /// Repeat more often what chance may break
+        #[arg(long)]
+        soak: bool,
         /// Handed to `cargo test`, such as a test's name
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
@@ -59,12 +64,13 @@ pub(crate) fn run() -> Result<ExitCode> {
             let binary = userspace::build(release)?;
             println!("binary: {}", binary.display());
         }
+        Command::BuildNext => println!("binary: {}", userspace::build_next()?.display()),
         Command::Run { arguments } => return userspace::run(&arguments),
         Command::Lint => lint::run()?,
-        Command::Test { arguments } => {
+        Command::Test { soak, arguments } => {
             preflight::kernel_and_privileges()?;
             setup::install(&setup::for_namespaces())?;
-            userspace::test(&arguments)?;
+            userspace::test(&arguments, soak)?;
         }
         Command::Demo => {
             preflight::kernel_and_privileges()?;

@@ -23,11 +23,13 @@ mod refusals;
 mod restart;
 mod selftest;
 mod siblings;
+mod sizes;
 mod slots;
 mod sockets;
 mod startup;
 mod tcp;
 mod udp;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,8 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         client::tests(),
         startup::tests(),
         restart::tests(),
+        upgrade::tests(),
+        sizes::tests(),
         lifecycle::tests(),
         siblings::tests(),
         affinity::tests(),

@@ -26,15 +26,23 @@ pub(crate) fn build(force: bool) -> Result<PathBuf> {
     if force {
         remove_folder(&target_dir())?;
     }
+    compile(&[], &target_dir().join("lb-ebpf"))
+}
+
+/// Compiles the programs whose maps have another layout, for tests of upgrades.
+pub(crate) fn build_next() -> Result<PathBuf> {
+    compile(&["--features", "next-layout"], &target_dir().join("lb-ebpf-next"))
+}
+
+fn compile(arguments: &[&str], object: &Path) -> Result<PathBuf> {
     let (toolchain, linker) = prepare()?;
     let mut cargo = toolchain.cargo();
-    cargo.arg("build");
+    cargo.arg("build").args(arguments);
     workspace::run(&mut for_bpf(cargo, &linker), "compiling the kernel programs")?;
 
     let built = target_dir().join(TARGET).join("release").join("lb-ebpf");
-    let object = target_dir().join("lb-ebpf");
-    publish(&built, &object)?;
-    Ok(object)
+    publish(&built, object)?;
+    Ok(object.to_owned())
 }
 
 /// Checks the kernel programs with clippy, as compiled for BPF.

@@ -37,9 +37,11 @@ pub(crate) struct Paths {
 /// An agent, running or stopped.
 pub(crate) struct Agent {
     pub(crate) paths: Paths,
-    pub(crate) service_cidrs: String,
+    /// The lb that is started as an agent.
+    pub(crate) binary: PathBuf,
     /// Further arguments of `lb agent`.
-    pub(crate) arguments: Vec<String>,
+    pub(crate) options: Vec<String>,
+    pub(crate) service_cidrs: String,
     /// The namespace it runs in: the node's.
     node: Arc<Namespace>,
     child: Option<Child>,
@@ -50,7 +52,8 @@ impl Agent {
     /// An agent that is not running yet.
     pub(crate) fn new(node: &Arc<Namespace>, paths: Paths) -> Self {
         let (node, service_cidrs) = (Arc::clone(node), SERVICE_CIDRS.to_owned());
-        Self { paths, service_cidrs, arguments: Vec::new(), node, child: None, cleaned: false }
+        let (binary, options) = (PathBuf::from(LB), Vec::new());
+        Self { paths, binary, options, service_cidrs, node, child: None, cleaned: false }
     }
 
     /// Starts the agent and waits until it answers.
@@ -72,7 +75,7 @@ impl Agent {
         assert!(self.child.is_none(), "one process per agent");
         let log = File::options().create(true).append(true).open(&self.paths.log);
         let log = log.expect("a log file on the scratch file system");
-        let mut command = process::command(LB);
+        let mut command = process::command(&self.binary);
         without_defaults(&mut command)
             .args(["agent", "--service-cidr", &self.service_cidrs])
             .arg("--state-dir")
@@ -85,7 +88,7 @@ impl Agent {
             .arg(&self.paths.cgroup)
             .arg("--manifests")
             .arg(&self.paths.manifests)
-            .args(&self.arguments)
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle on the log"))
             .stderr(log);

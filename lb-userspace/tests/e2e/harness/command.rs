@@ -49,6 +49,15 @@ impl Output {
         self
     }
 
+    /// Panics unless every text occurs in the standard output.
+    #[track_caller]
+    pub(crate) fn mentions(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stdout.contains(text), "stdout must contain {text:?}: {self}");
+        }
+        self
+    }
+
     /// Panics unless the standard output has the line.
     #[track_caller]
     pub(crate) fn says(self, line: &str) -> Self {

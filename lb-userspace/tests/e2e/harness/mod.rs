@@ -23,6 +23,11 @@ pub(crate) use manifest::{Pod, service};
 pub(crate) use stage::Stage;
 pub(crate) use wait::{PATIENCE, eventually, within};
 
+/// How often a test repeats what chance may break: `long` with `cargo xtask test --soak`.
+pub(crate) fn rounds(short: usize, long: usize) -> usize {
+    if std::env::var_os("LB_SOAK").is_some() { long } else { short }
+}
+
 /// One test module's tests, each under the name `module::function`.
 macro_rules! cases {
     ($($test:ident),+ $(,)?) => {

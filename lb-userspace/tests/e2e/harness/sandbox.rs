@@ -16,6 +16,15 @@ use super::{cgroup, janitor};
 /// The binary under test.
 pub(crate) const LB: &str = env!("CARGO_BIN_EXE_lb");
 
+/// An lb whose maps have another layout and whose programs are others.
+#[track_caller]
+pub(crate) fn next_lb() -> PathBuf {
+    let path = std::env::var_os("LB_NEXT").map(PathBuf::from).filter(|path| path.is_file());
+    path.unwrap_or_else(|| {
+        panic!("LB_NEXT must name an lb of another layout; `cargo xtask test` builds one")
+    })
+}
+
 /// Directories that every Linux has and the tests do not need: the first one that hides nothing
 /// they use becomes the mount point of the scratch directory. (A short path: a Unix socket's
 /// may have 108 bytes.)

@@ -47,6 +47,13 @@ impl Status {
         self.map(map)["used"].as_u64().unwrap_or_else(|| panic!("{map} has no `used`: {}", self.0))
     }
 
+    /// How many entries the map can hold.
+    #[track_caller]
+    pub(crate) fn capacity(&self, map: &str) -> u64 {
+        let capacity = self.map(map)["capacity"].as_u64();
+        capacity.unwrap_or_else(|| panic!("{map} has no `capacity`: {}", self.0))
+    }
+
     #[track_caller]
     fn map(&self, name: &str) -> &Value {
         let maps = self.0["datapath"]["maps"].as_array();
@@ -63,6 +70,23 @@ impl Status {
             programs.iter().filter_map(|program| program["id"].as_u64()).collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// The folder of maps that still decides while the agent takes over from it.
+    pub(crate) fn taking_over(&self) -> Option<&str> {
+        self.0["datapath"]["takingOver"]["layout"].as_str()
+    }
+
+    /// The folders of maps that are kept for their sockets, and how many those are.
+    pub(crate) fn former_layouts(&self) -> Vec<(String, u64)> {
+        let former = self.0["datapath"]["formerLayouts"].as_array();
+        let former = former.into_iter().flatten();
+        former
+            .map(|layout| {
+                let name = layout["layout"].as_str().unwrap_or_default().to_owned();
+                (name, layout["sockets"].as_u64().unwrap_or_default())
+            })
+            .collect()
     }
 
     /// The objects and files that the manifests directory holds and the agent refuses.
