@@ -12,6 +12,7 @@ mod describe;
 mod get;
 mod input;
 mod output;
+mod self_test;
 mod status;
 mod table;
 mod watch;
@@ -56,6 +57,9 @@ enum Command {
     Check(check::CheckArgs),
     /// Leave the node as it was before lb
     Cleanup(cleanup::CleanupArgs),
+    /// Make the connection of an agent's self-test
+    #[command(name = crate::datapath::SELF_TEST, hide = true)]
+    SelfTest(self_test::SelfTestArgs),
 }
 
 /// What a command ends with when it did not break off: whether everything asked for was done.
@@ -90,6 +94,7 @@ fn run(command: Command, out: &mut Out) -> Done {
         Command::Status(args) => wait_for(status::run(args, out)),
         Command::Check(args) => check::run(&args, out),
         Command::Cleanup(args) => cleanup::run(&args, out),
+        Command::SelfTest(args) => self_test::run(&args, out),
     }
 }
 

@@ -88,6 +88,10 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let sockets = usize::try_from(former.sockets).unwrap_or(usize::MAX);
         line("", format!("{}, kept for {}", former.layout, counted(sockets, "socket")))?;
     }
+    if let Some(test) = &status.datapath.self_test {
+        let error = test.error.as_ref().map(|error| format!("failed: {error}"));
+        line("Self-test:", error.unwrap_or_else(|| "ok".to_owned()))?;
+    }
     for (n, cgroup) in status.datapath.exempt.iter().enumerate() {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
@@ -193,7 +197,7 @@ mod tests {
     use super::*;
     use crate::api::types::{AgentStatus, ObjectCounts, RefusedObject};
     use crate::cli::output::tests::Captured;
-    use crate::datapath::{FormerLayout, MapStatus, ProgramStatus};
+    use crate::datapath::{FormerLayout, MapStatus, ProgramStatus, SelfTest};
 
     fn status() -> Status {
         Status {
@@ -213,6 +217,7 @@ mod tests {
                 layout: "maps-2".into(),
                 taking_over: Some(TakingOver { layout: "maps-1".into(), error: None }),
                 former_layouts: vec![FormerLayout { layout: "maps-0".into(), sockets: 1 }],
+                self_test: Some(SelfTest { ok: true, error: None }),
                 maps: vec![MapStatus { name: "FRONTENDS".into(), used: 50, capacity: 200 }],
                 counters: BTreeMap::from([(
                     "connect".into(),
@@ -252,6 +257,7 @@ mod tests {
              Maps:           maps-2, taking over from another layout: maps-1 serves on until every \
              source has been read\n\
              \u{20}               maps-0, kept for 1 socket\n\
+             Self-test:      ok\n\
              \n\
              Not served:\n\
              \u{20} a.yaml:3: Service \"a\" is invalid\n\

@@ -17,6 +17,7 @@ mod model;
 mod pins;
 mod pools;
 mod reuse;
+mod self_test;
 mod set;
 mod shared;
 mod sizes;
@@ -43,6 +44,7 @@ use self::load::Loaded;
 use self::maps::Maps as _;
 pub(crate) use self::pins::PIN_FOLDERS;
 use self::pins::Pins;
+pub(crate) use self::self_test::{COMMAND as SELF_TEST, visit};
 pub use self::sizes::{Size, Sizes};
 use self::takeover::Takeover;
 use self::writer::Writer;
@@ -83,6 +85,7 @@ pub struct Datapath {
     counters: PerCpuArray<MapData, u64>,
     exempt: Vec<ExemptCgroup>,
     takeover: Takeover,
+    self_test: Option<SelfTest>,
 }
 
 impl Datapath {
@@ -110,7 +113,8 @@ impl Datapath {
         maps.store_exempt(&config.exempt)?;
         let mut writer = Writer::adopt(maps)?;
         let takeover = Takeover::begin(config.clone(), pins, loaded, &mut writer.maps)?;
-        Ok(Self { writer, counters, exempt: config.exempt.clone(), takeover })
+        let exempt = config.exempt.clone();
+        Ok(Self { writer, counters, exempt, takeover, self_test: None })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -133,7 +137,22 @@ impl Datapath {
 
     /// Does what is due in its own time; says in how long to call this again, if ever.
     pub fn upkeep(&mut self) -> Option<Duration> {
-        self.takeover.upkeep(&mut self.writer.maps)
+        let again = self.takeover.upkeep(&mut self.writer.maps);
+        if self.self_test.is_none() && self.takeover.pending().is_none() {
+            self.self_test = Some(self.test());
+        }
+        again
+    }
+
+    /// Whether the programs do what they should, as a process that is served sees it.
+    fn test(&mut self) -> SelfTest {
+        let result = self_test::run(&mut self.writer, self.takeover.cgroup());
+        let error = result.err().map(|error| format!("{error:#}"));
+        match &error {
+            None => tracing::info!("self-test: connections are translated"),
+            Some(error) => tracing::error!("self-test: {error}"),
+        }
+        SelfTest { ok: error.is_none(), error }
     }
 
     /// Leaves the processes of these cgroups alone, and of no others any more. Connections that
@@ -152,6 +171,7 @@ impl Datapath {
             layout: self.takeover.layout(),
             taking_over: self.takeover.pending(),
             former_layouts: self.takeover.former.clone(),
+            self_test: self.self_test.clone(),
             maps: self.fill(),
             counters: self.counters(),
             limits: self.takeover.limits().to_vec(),
@@ -210,6 +230,10 @@ pub struct Status {
     /// Layouts that were taken over and whose sockets are not all closed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub former_layouts: Vec<FormerLayout>,
+    /// Whether a connection through a frontend arrived at the start; none while programs of another
+    /// layout decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_test: Option<SelfTest>,
     /// Fill of each map.
     pub maps: Vec<MapStatus>,
     /// operation → reason → count since the programs' maps were made, over all CPUs.
@@ -227,6 +251,16 @@ pub struct TakingOver {
     /// Folder of the maps that still decide.
     pub layout: String,
     /// Why it failed, if it did; it is tried again.
+    pub error: Option<String>,
+}
+
+/// What came of the connection that an agent makes to test itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SelfTest {
+    /// It arrived, and showed the frontend.
+    pub ok: bool,
+    /// Why not, and what helps.
     pub error: Option<String>,
 }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
@@ -28,6 +29,21 @@ struct InfoAttributes {
     info_len: u32,
     info: u64,
 }
+
+/// The part of `union bpf_attr` that `BPF_PROG_QUERY` reads and, of the count, writes.
+#[repr(C)]
+struct QueryAttributes {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    reserved: u32,
+}
+
+/// `BPF_F_QUERY_EFFECTIVE`: with the programs of the cgroups above.
+const EFFECTIVE: u32 = 1;
 
 /// The part of `union bpf_attr` that `BPF_LINK_CREATE` reads.
 #[repr(C)]
@@ -89,6 +105,24 @@ pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     Ok(info)
 }
 
+/// The ids of the programs that decide at this hook for the processes of a cgroup.
+pub(super) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    // A cgroup can have 64 (`BPF_CGROUP_MAX_PROGS`), and so can each one above.
+    let mut ids = vec![0_u32; 1024];
+    let mut attributes = QueryAttributes {
+        target_fd: number(cgroup)?,
+        attach_type,
+        query_flags: EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: 1024,
+        reserved: 0,
+    };
+    call(BPF_PROG_QUERY, (&raw mut attributes).cast(), size_of::<QueryAttributes>())?;
+    ids.truncate(attributes.prog_cnt as usize);
+    Ok(ids)
+}
+
 /// Attaches `program` to a cgroup, after those that are attached to it.
 pub(super) fn create_link(
     program: BorrowedFd<'_>,
@@ -126,12 +160,20 @@ fn descriptor(fd: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// One `bpf(2)` call. Fields that `attributes` leaves out are zero to the kernel.
+/// One `bpf(2)` call that writes no attributes. Fields that `attributes` leaves out are zero to the
+/// kernel.
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<libc::c_int> {
-    // SAFETY: the kernel reads size_of::<T>() bytes, and what they point to lives in the caller.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
-    };
+    call(command, std::ptr::from_ref(attributes).cast_mut().cast(), size_of::<T>())
+}
+
+fn call(
+    command: libc::c_int,
+    attributes: *mut libc::c_void,
+    size: usize,
+) -> io::Result<libc::c_int> {
+    // SAFETY: the kernel reads `size` bytes, writes them for commands that say so, for which the
+    // caller's pointer is mutable; and what they point to lives in the caller.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, size) };
     match libc::c_int::try_from(result) {
         Ok(value) if value >= 0 => Ok(value),
         _ => Err(io::Error::last_os_error()),

@@ -1,6 +1,7 @@
 //! When our programs take the place of those that an earlier agent left: at once if they work on the
 //! same maps, else when the tables of ours are filled. See `docs/restart-and-upgrade.md`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -78,6 +79,11 @@ impl Takeover {
             self.collect(maps);
         }
         Some(CADENCE)
+    }
+
+    /// The cgroup whose processes are served.
+    pub(super) fn cgroup(&self) -> &Path {
+        &self.config.cgroup
     }
 
     /// What is attached.

@@ -97,6 +97,18 @@ pub fn validate(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Where the node's first process and this one are, for a person who has to choose.
+pub fn where_processes_are() -> String {
+    let root =
+        find().map_or_else(|error| format!("{error:#}: "), |root| root.path.display().to_string());
+    let place = |process: &str| {
+        let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned);
+        path.map_or_else(|| "an unknown cgroup".to_owned(), |path| format!("{root}{path}"))
+    };
+    format!("process 1 is in {}, this agent in {}", place("1"), place("self"))
+}
+
 /// Mount points that show the hierarchy from its root on, usual places first.
 fn candidates(mounts: &[Mount]) -> Vec<PathBuf> {
     const USUAL: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];

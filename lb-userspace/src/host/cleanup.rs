@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::loaded_links;
 
-use super::bpffs;
 use super::check::Places;
+use super::leaf::sweep_leaves;
 use super::lock::{Lock, LockError, lock_file, lock_folder};
+use super::{bpffs, cgroup};
 use crate::datapath::PIN_FOLDERS;
 use crate::store::FILE_NAME;
 
@@ -37,6 +38,8 @@ pub fn cleanup(places: &Places, state: bool) -> Result<Report> {
     let run_lock = lock_run_dir(places)?;
     remove_pins(&places.bpffs, &mut report)?;
     report.unmounted = bpffs::unmount_own(&places.run_dir)?;
+    let cgroup = places.cgroup.clone().or_else(|| Some(cgroup::find().ok()?.path));
+    report.removed.extend(cgroup.iter().flat_map(|cgroup| sweep_leaves(cgroup)));
     if state {
         remove_folder(&places.state_dir, &[FILE_NAME], &mut report)?;
     } else if places.state_dir.exists() {

@@ -5,6 +5,7 @@ mod cgroup;
 mod check;
 mod cleanup;
 mod kernel;
+mod leaf;
 mod lock;
 mod mounts;
 mod netns;
@@ -12,10 +13,11 @@ mod netns;
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
 pub use cgroup::{
     CgroupRoot, ExemptCgroup, exempt as exempt_cgroup, find as find_cgroup, id as cgroup_id,
-    validate as validate_cgroup,
+    validate as validate_cgroup, where_processes_are,
 };
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
 pub use kernel::{Version, allow_locked_memory, hostname};
+pub use leaf::{Leaf, sweep_leaves};
 pub use lock::{Lock, LockError, lock_file, lock_folder};
 pub use netns::netns_cookie;

@@ -21,6 +21,7 @@ mod lifecycle;
 mod manifests;
 mod refusals;
 mod restart;
+mod self_connection;
 mod selftest;
 mod siblings;
 mod sizes;
@@ -76,6 +77,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         startup::tests(),
         restart::tests(),
         upgrade::tests(),
+        self_connection::tests(),
         sizes::tests(),
         lifecycle::tests(),
         siblings::tests(),

@@ -9,6 +9,7 @@ pub(crate) mod janitor;
 pub(crate) mod manifest;
 pub(crate) mod netns;
 pub(crate) mod process;
+pub(crate) mod refuser;
 pub(crate) mod report;
 pub(crate) mod sandbox;
 pub(crate) mod stage;

@@ -89,6 +89,13 @@ impl Status {
             .collect()
     }
 
+    /// What came of the agent's test of itself.
+    pub(crate) fn self_test(&self) -> Option<Result<(), String>> {
+        let test = &self.0["datapath"]["selfTest"];
+        let ok = test["ok"].as_bool()?;
+        Some(if ok { Ok(()) } else { Err(test["error"].as_str().unwrap_or_default().to_owned()) })
+    }
+
     /// The objects and files that the manifests directory holds and the agent refuses.
     #[track_caller]
     pub(crate) fn refused(&self) -> &[Value] {
