@@ -6,12 +6,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{MapData, MapError};
+use aya::maps::{MapData, MapError, MapInfo, MapType};
 use memmap2::MmapOptions;
 
-use super::FormerLayout;
 use super::pins::{Pins, maps, programs_of, readers, remove, remove_folder};
 use super::sizes::ORIGIN;
+use super::{FormerLayout, held};
 
 /// Lets go of all that nobody needs of other layouts, and returns those that sockets still need.
 /// To be called when our programs are at every hook and no earlier one is still running.
@@ -46,10 +46,31 @@ fn drop_tables(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How many sockets the layout remembers. The rule that every layout keeps: `ORIGIN` is an array that
+/// How many sockets the layout remembers.
+fn sockets(folder: &Path) -> Result<u64> {
+    match slots(folder)? {
+        0 => stored(folder),
+        slots => Ok(slots),
+    }
+}
+
+/// How many have their peer, or further ones, in storage of their own.
+fn stored(folder: &Path) -> Result<u64> {
+    let mut storages = Vec::new();
+    for (pin, _) in maps(folder)? {
+        let info = MapInfo::from_pin(&pin).with_context(|| format!("map {}", pin.display()))?;
+        if info.map_type().is_ok_and(|kind| kind == MapType::SkStorage) {
+            let map = info.fd().with_context(|| format!("map {}", pin.display()))?;
+            storages.push((map.as_fd().try_clone_to_owned()?, info.value_size()));
+        }
+    }
+    held::count_stored(&storages).context("looking for sockets in /proc")
+}
+
+/// How many hold a slot. The rule that every layout keeps: `ORIGIN` is an array that
 /// can be mapped into memory, and the first word of an entry is the cookie of the socket that holds
 /// it, or 0.
-fn sockets(folder: &Path) -> Result<u64> {
+fn slots(folder: &Path) -> Result<u64> {
     let pin = folder.join(ORIGIN);
     let origin = match MapData::from_pin(&pin) {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {

@@ -6,6 +6,7 @@ mod attach;
 mod claims;
 mod compact;
 mod former;
+mod held;
 mod ids;
 mod kernel;
 mod layout;

@@ -7,12 +7,23 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 /// `enum bpf_cmd`, include/uapi/linux/bpf.h.
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// The part of `union bpf_attr` that `BPF_MAP_LOOKUP_ELEM` reads.
+#[repr(C)]
+struct ElementAttributes {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
 
 /// The part of `union bpf_attr` that `BPF_OBJ_PIN` and `BPF_OBJ_GET` read.
 #[repr(C)]
@@ -76,6 +87,23 @@ pub(super) struct LinkInfo {
     /// The hook, as `enum bpf_attach_type` numbers them.
     pub(super) attach_type: u32,
     padding2: u32,
+}
+
+/// Reads what a socket storage map, whose values have as many bytes as `value`, holds of a socket.
+pub(super) fn look_up(
+    storage: BorrowedFd<'_>,
+    socket: BorrowedFd<'_>,
+    value: &mut [u8],
+) -> io::Result<()> {
+    let key = socket.as_raw_fd();
+    let attributes = ElementAttributes {
+        map_fd: number(storage)?,
+        padding: 0,
+        key: &raw const key as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_ELEM, &attributes).map(drop)
 }
 
 /// Opens what is pinned at `path`.

@@ -22,6 +22,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         a_takeover_waits_until_every_source_has_been_read,
         what_changed_with_no_agent_running_holds_after_a_takeover,
         a_takeover_at_another_cgroup_leaves_no_gap,
+        sockets_without_a_slot_keep_their_way_back,
     ]
 }
 
@@ -359,5 +360,32 @@ fn a_takeover_at_another_cgroup_leaves_no_gap() {
     load.load_stop()[0].assert_all_answered("connections over a takeover at the cgroup above");
     assert_eq!(stage.probe().tcp(web).map(|visit| visit.peer), Ok(web), "outside the first one");
     drop(held);
+    assert_only_one_layout_is_left(&stage);
+}
+
+/// Sixteen slots for eighty sockets: most of them remember in storage of their own.
+fn sockets_without_a_slot_keep_their_way_back() {
+    let mut stage = stage_with_web();
+    stage.agent.kill_nine();
+    stage.agent.options = vec!["--map-size".to_owned(), "ORIGIN=16".to_owned()];
+    take_over(&mut stage, "with few slots");
+    let frontends = [80, 53].map(|port| stage.frontend("web", port));
+    let probe = stage.probe();
+    let mut early: Vec<_> = (0..30).map(|_| Held::open(&probe, frontends)).collect();
+    let late: Vec<_> = (0..3).map(|_| Held::open(&probe, frontends)).collect();
+    assert_eq!(stage.agent.status().used("ORIGIN"), 16, "every slot is taken");
+    stage.agent.kill_nine();
+    stage.agent.binary = sandbox::next_lb();
+    take_over(&mut stage, "of another layout");
+    for held in early.iter().chain(&late) {
+        held.assert_served("after the takeover");
+    }
+    early.clear();
+    eventually("only storage is left", || match &stage.agent.status().former_layouts()[..] {
+        [(_, sockets)] if *sockets <= 9 => Ok(()),
+        former => Err(format!("kept for sockets: {former:?}")),
+    });
+    late.iter().for_each(|held| held.assert_served("when every slot is free"));
+    drop(late);
     assert_only_one_layout_is_left(&stage);
 }
