@@ -140,6 +140,7 @@ mod tests {
             "lb agent",
             "lb agent --manifests a --manifests b --state-dir s --run-dir r --bpffs p --cgroup c \
              --service-cidr 10.96.0.0/12,fd00:10:96::/112 --node-name n --cluster-domain cluster.local",
+            "lb agent --map-size RUNS=1048576,ORIGIN=1024 --map-size SERVICES=1000",
             "lb apply -f file.yaml",
             "lb apply -f - --dry-run --strict --run-dir r",
             "lb apply -f a -f b -n space",
@@ -169,6 +170,7 @@ mod tests {
             "lb get svc -n a -A",
             "lb get svc -o xml",
             "lb agent --service-cidr 10.96.0.1/12",
+            "lb agent --map-size RUNS=1",
         ] {
             assert!(!parses(line), "{line}");
         }

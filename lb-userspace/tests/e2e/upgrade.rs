@@ -23,6 +23,8 @@ pub(crate) fn tests() -> Vec<Trial> {
         what_changed_with_no_agent_running_holds_after_a_takeover,
         a_takeover_at_another_cgroup_leaves_no_gap,
         sockets_without_a_slot_keep_their_way_back,
+        a_socket_that_connects_again_shows_its_later_destination,
+        cleanup_removes_former_layouts_and_takeovers_cut_short,
     ]
 }
 
@@ -251,7 +253,8 @@ fn kills_in_the_middle_of_a_takeover_fail_no_connection() {
         stage.agent.kill_nine();
         // Mostly one that takes over; every third time one that goes on with the same maps.
         stage.agent.binary.clone_from(if round % 3 == 1 { &serving } else { &other });
-        let hook = round % HOOKS.len();
+        // It has replaced some more by the time that it is dead: any number of the nine.
+        let hook = round % 5;
         midway.push(kill_at(&mut stage, hook));
         let when = format!("round {round}, killed at {}", HOOKS[hook]);
         held.iter().for_each(|held| held.assert_served(&when));
@@ -388,4 +391,44 @@ fn sockets_without_a_slot_keep_their_way_back() {
     late.iter().for_each(|held| held.assert_served("when every slot is free"));
     drop(late);
     assert_only_one_layout_is_left(&stage);
+}
+
+/// Both layouts know the socket, and both know its backend.
+fn a_socket_that_connects_again_shows_its_later_destination() {
+    let mut stage = Stage::start();
+    let pod = stage.pod("pod-a", "web", &[Listen::Udp(53)]);
+    let spec = "selector: {app: web}, ports: [{port: 53, protocol: UDP}]";
+    stage.apply(&[&pod.manifest(), &service("first", spec), &service("second", spec)]);
+    let [first, second] = ["first", "second"].map(|name| stage.frontend(name, 53));
+    let probe = stage.probe();
+    let socket = probe.open(Kind::Udp4);
+    socket.connect(first).expect("connect");
+    stage.agent.kill_nine();
+    stage.agent.binary = sandbox::next_lb();
+    take_over(&mut stage, "of another layout");
+    assert_eq!(socket.peer(), Ok(first), "before it connects again");
+    socket.connect(second).expect("connect");
+    assert_eq!(socket.peer(), Ok(second), "getpeername");
+    socket.send("?").expect("send");
+    assert_eq!(socket.receive().map(|visit| visit.peer), Ok(second), "recvfrom");
+}
+
+fn cleanup_removes_former_layouts_and_takeovers_cut_short() {
+    let mut stage = stage_with_web();
+    let frontends = [80, 53].map(|port| stage.frontend("web", port));
+    let probe = stage.probe();
+    let held = Held::open(&probe, frontends);
+    stage.agent.kill_nine();
+    stage.agent.binary = sandbox::next_lb();
+    take_over(&mut stage, "of another layout");
+    stage.agent.kill_nine();
+    stage.agent.binary = PathBuf::from(LB);
+    kill_at(&mut stage, 2);
+    stage.agent.cleanup(&[]).ok();
+    let left: Vec<_> =
+        fs::read_dir(&stage.agent.paths.bpffs).into_iter().flatten().flatten().collect();
+    assert!(left.is_empty(), "pins are left: {left:?}");
+    assert_eq!(held.tcp.echo("there?").as_deref(), Ok("there?"), "the connection lives on");
+    let shown = held.tcp.peer().map(|peer| peer.ip());
+    assert_ne!(shown, Ok(frontends[0].ip()), "no program translates any more");
 }
