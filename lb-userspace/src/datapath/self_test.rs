@@ -22,12 +22,15 @@ use super::writer::Writer;
 use super::{Change, syscall};
 use crate::host::{self, Leaf};
 use crate::object::{Key, Kind};
-use crate::plan::{Backend, Family, Frontend, FrontendKind, Protocol, ServicePortId, Wanted};
+use crate::plan::{
+    Backend, Family, Frontend, FrontendKind, Part, Policy, Protocol, ServicePortId, Wanted,
+};
 
 /// The hidden command of the child.
 pub(crate) const COMMAND: &str = "self-test-visit";
 
-/// An address of the node that nobody else uses.
+/// An address of the node that nobody listens on. To the programs it is 127.0.0.1, as all of
+/// 127.0.0.0/8 is.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 108, 98, 1);
 
 /// How long each step of the child may take: all of them are on this node.
@@ -53,8 +56,9 @@ pub(crate) enum Visit {
 pub(super) fn run<M: Maps>(writer: &mut Writer<M>, cgroup: &Path) -> Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on 127.0.0.1")?;
     let backend = listener.local_addr()?;
-    // Nobody can listen on this port of all addresses, as long as we do on that of one.
-    let frontend = SocketAddr::new(ADDRESS.into(), backend.port());
+    // Nobody else can have this port meanwhile: connections to 127.0.0.1 would go astray.
+    let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on 127.0.0.1")?;
+    let frontend = SocketAddr::new(ADDRESS.into(), held.local_addr()?.port());
     let (id, wanted) = service(frontend, backend);
     let leaf = Leaf::new(cgroup)?;
     let refused = writer.apply(vec![(id.clone(), Some(wanted))] as Vec<Change>);
@@ -72,22 +76,21 @@ fn service(frontend: SocketAddr, backend: SocketAddr) -> (ServicePortId, Wanted)
         // No Service has such a name.
         service: Key::new(Kind::Service, "", "lb self-test"),
         family: Family::V4,
-        protocol: Protocol::Tcp,
-        port: frontend.port(),
+        part: Part::Port(Protocol::Tcp, frontend.port()),
     };
     let wanted = Wanted {
         frontends: vec![Frontend {
-            address: frontend.ip(),
+            address: Ipv4Addr::LOCALHOST.into(),
             port: frontend.port(),
-            kind: FrontendKind::ClusterIp,
+            kind: FrontendKind::External,
         }],
         backends: vec![Backend {
             address: backend.ip(),
             port: backend.port(),
-            internal: true,
-            external: true,
+            cluster: true,
+            local: true,
         }],
-        affinity_seconds: 0,
+        policy: Policy::default(),
     };
     (id, wanted)
 }
