@@ -10,5 +10,6 @@ pub mod engine;
 pub mod host;
 pub mod object;
 pub mod plan;
+pub mod sockets;
 pub mod source;
 pub mod store;

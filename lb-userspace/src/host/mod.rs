@@ -20,4 +20,5 @@ pub use cleanup::{Report, cleanup};
 pub use kernel::{Version, allow_locked_memory, hostname};
 pub use leaf::{Leaf, sweep_leaves};
 pub use lock::{Lock, LockError, lock_file, lock_folder};
+pub(crate) use mounts::mounts_of;
 pub use netns::netns_cookie;

@@ -3,24 +3,29 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One mount that this process sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// Which folder of the file system is mounted; `/` is all of it.
-    pub(super) root: String,
+    pub(crate) root: String,
     /// Where.
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
     /// `cgroup2`, `bpf`, ….
-    pub(super) kind: String,
+    pub(crate) kind: String,
     /// Options of the file system itself, such as the controllers of a version 1 cgroup.
-    pub(super) options: String,
+    pub(crate) options: String,
 }
 
 /// Every mount of this process.
 pub(super) fn mounts() -> io::Result<Vec<Mount>> {
-    Ok(parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
+    mounts_of(Path::new("/proc/self"))
+}
+
+/// Every mount that a process sees; `process` is its folder in /proc.
+pub(crate) fn mounts_of(process: &Path) -> io::Result<Vec<Mount>> {
+    Ok(parse(&std::fs::read_to_string(process.join("mountinfo"))?))
 }
 
 fn parse(mountinfo: &str) -> Vec<Mount> {

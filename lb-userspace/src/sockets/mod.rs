@@ -1,0 +1,4 @@
+//! The sockets of this node.
+
+pub mod diag;
+pub mod netns;
