@@ -17,8 +17,11 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::SOCKET_FILE;
-use super::types::{ApplyRequest, DeleteRequest, Failure, List, Outcome, Status, WatchLine};
+use super::types::{
+    ApplyRequest, CloseReport, DeleteRequest, Failure, List, Outcome, Status, WatchLine,
+};
 use crate::object::{Key, Kind};
+use crate::sockets::CloseRequest;
 
 /// Why a request got no answer that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +80,11 @@ impl Client {
     /// Deletes objects; one outcome each, in order.
     pub async fn delete(&self, keys: Vec<Key>, dry_run: bool) -> Result<Vec<Outcome>, ClientError> {
         self.post("/v1/delete", &DeleteRequest { keys, dry_run }).await
+    }
+
+    /// Closes sockets whose backends are gone.
+    pub async fn close(&self, request: CloseRequest) -> Result<CloseReport, ClientError> {
+        self.post("/v1/close", &request).await
     }
 
     /// What `lb status` shows.

@@ -19,10 +19,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 
 use super::types::{
-    ApplyRequest, DeleteRequest, Failure, List, Outcome, Selection, Status, WatchEvent, WatchLine,
+    ApplyRequest, CloseReport, DeleteRequest, Failure, List, Outcome, Selection, Status,
+    WatchEvent, WatchLine,
 };
 use crate::engine::Engine;
 use crate::object::Kind;
+use crate::sockets::CloseRequest;
 
 /// The largest request. Ten thousand Services with their Pods are about a tenth of it.
 pub const MAX_BODY: usize = 256 << 20;
@@ -68,6 +70,7 @@ pub fn router(engine: Engine, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/apply", post(apply))
         .route("/v1/delete", post(delete))
+        .route("/v1/close", post(close))
         .route("/v1/{kind}", get(list))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "lb's API has no such path") })
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -90,6 +93,13 @@ async fn delete(
     Json(request): Json<DeleteRequest>,
 ) -> Json<Vec<Outcome>> {
     Json(shared.engine.delete(request.keys, request.dry_run).await)
+}
+
+async fn close(
+    State(shared): State<Shared>,
+    Json(request): Json<CloseRequest>,
+) -> Json<CloseReport> {
+    Json(shared.engine.close(request).await)
 }
 
 async fn list(

@@ -1,5 +1,6 @@
 //! What crosses the agent's socket. Also the engine's vocabulary, so that nothing is translated twice.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,8 @@ use serde_json::Value;
 
 use crate::datapath;
 use crate::object::Key;
+use crate::plan::Protocol;
+use crate::sockets::{self, Cause};
 
 /// Who handed an object to the agent. It belongs to the one who brought it first, until that one
 /// gives it up.
@@ -89,6 +92,8 @@ pub struct Status {
     pub agent: AgentStatus,
     /// Programs, maps, counters.
     pub datapath: datapath::Status,
+    /// Sockets closed and slots freed.
+    pub sockets: sockets::Status,
     /// Where objects come from.
     pub sources: Vec<SourceStatus>,
     /// Objects that could not be served, and why.
@@ -169,6 +174,37 @@ pub struct DeleteRequest {
     /// Say what would happen, and delete nothing.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// Answer to `POST /v1/close`, whose body is a [`sockets::CloseRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CloseReport {
+    /// The sockets that were closed; in a dry run, those that would be.
+    pub sockets: Vec<ClosedSocket>,
+    /// Where sockets could not be looked at.
+    pub problems: Vec<String>,
+}
+
+/// One socket in [`CloseReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClosedSocket {
+    /// Its network namespace, as `lsns` shows it.
+    pub namespace: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its own address.
+    pub local: SocketAddr,
+    /// What the application connected to.
+    pub frontend: SocketAddr,
+    /// Where the connection led.
+    pub backend: SocketAddr,
+    /// Why it is closed.
+    pub cause: Cause,
+    /// Why the kernel did not close it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Query of `GET /v1/{plural}`.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
@@ -16,7 +17,7 @@ use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
 use crate::host::{self, Level, Lock, LockError, Places};
-use crate::{datapath, source};
+use crate::{datapath, sockets, source};
 
 #[derive(Args, Debug)]
 pub(super) struct AgentArgs {
@@ -50,6 +51,12 @@ pub(super) struct AgentArgs {
     /// Name of this node, as Pods and EndpointSlices spell it [default: the host name]
     #[arg(long, env = "LB_NODE_NAME", value_name = "NAME")]
     node_name: Option<String>,
+    /// Close TCP connections, too, when their endpoint has left its Service for a second
+    #[arg(long, env = "LB_CLOSE_TCP")]
+    close_tcp: bool,
+    /// Free the place of a socket that is missing from two listings this many seconds apart
+    #[arg(long, env = "LB_RECLAIM_AFTER", default_value_t = 60, value_name = "SECONDS")]
+    reclaim_after: u64,
     /// Domain under which Services have names
     #[arg(long, env = "LB_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
     cluster_domain: String,
@@ -96,6 +103,10 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             service_cidrs: args.service_cidr.clone(),
             exempt: exempt.iter().map(|path| source::look_exempt(path)).collect(),
             sizes,
+        },
+        sockets: sockets::Config {
+            close_tcp: args.close_tcp,
+            reclaim_after: Duration::from_secs(args.reclaim_after),
         },
         service_cidrs: args.service_cidr,
         node_name,

@@ -6,6 +6,7 @@ mod apply;
 mod args;
 mod check;
 mod cleanup;
+mod close;
 mod columns;
 mod delete;
 mod describe;
@@ -53,6 +54,8 @@ enum Command {
     Describe(describe::DescribeArgs),
     /// Show what the agent does, and what it could not do
     Status(status::StatusArgs),
+    /// Close sockets whose backends are gone, as the agent does by itself
+    Close(close::CloseArgs),
     /// Say what this node has, what it lacks, and what is lost without it
     Check(check::CheckArgs),
     /// Leave the node as it was before lb
@@ -92,6 +95,7 @@ fn run(command: Command, out: &mut Out) -> Done {
         Command::Get(args) => wait_for(get::run(args, out)),
         Command::Describe(args) => wait_for(describe::run(args, out)),
         Command::Status(args) => wait_for(status::run(args, out)),
+        Command::Close(args) => wait_for(close::run(args, out)),
         Command::Check(args) => check::run(&args, out),
         Command::Cleanup(args) => cleanup::run(&args, out),
         Command::SelfTest(args) => self_test::run(&args, out),
@@ -139,7 +143,8 @@ mod tests {
         for line in [
             "lb agent",
             "lb agent --manifests a --manifests b --state-dir s --run-dir r --bpffs p --cgroup c \
-             --service-cidr 10.96.0.0/12,fd00:10:96::/112 --node-name n --cluster-domain cluster.local",
+             --service-cidr 10.96.0.0/12,fd00:10:96::/112 --node-name n --cluster-domain cluster.local \
+             --close-tcp --reclaim-after 5",
             "lb agent --map-size RUNS=1048576,ORIGIN=1024 --map-size SERVICES=1000",
             "lb apply -f file.yaml",
             "lb apply -f - --dry-run --strict --run-dir r",
@@ -153,6 +158,8 @@ mod tests {
             "lb describe svc mysql",
             "lb status -o json",
             "lb check",
+            "lb close",
+            "lb close --tcp --dry-run -o json --run-dir r",
             "lb cleanup --run-dir r --state-dir s --bpffs p --cgroup c",
         ] {
             let line = line.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -13,6 +13,7 @@ use super::output::{self, Out};
 use super::table::Table;
 use crate::api::types::{SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
+use crate::sockets;
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
@@ -97,6 +98,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let label = if n == 0 { "Left alone:" } else { "" };
         line(label, format!("{}{absent}", cgroup.path.display()))?;
     }
+    for (n, text) in socket_lines(&status.sockets, now).into_iter().enumerate() {
+        line(if n == 0 { "Sockets:" } else { "" }, text)?;
+    }
     Ok(())
 }
 
@@ -112,6 +116,24 @@ fn layout_line(status: &datapath::Status) -> String {
             format!("{layout}, cannot take over from {from}, which serves on: {error}")
         }
     }
+}
+
+fn socket_lines(sockets: &sockets::Status, now: Timestamp) -> Vec<String> {
+    let sockets::Status { closed_tcp, closed_udp, failed, reclaimed, last_sweep, problems } =
+        sockets;
+    let mut counts = format!("{closed_tcp} TCP and {closed_udp} UDP closed");
+    if *failed > 0 {
+        counts += &format!(", {failed} could not be");
+    }
+    if *reclaimed > 0 {
+        counts += &format!(", {reclaimed} slots of closed ones freed");
+    }
+    if let Some(last) = last_sweep {
+        counts += &format!("; looked at {} ago", age(last.parse().ok(), now));
+    }
+    let mut lines = vec![counts];
+    lines.extend(problems.iter().map(|problem| format!("not looked at: {problem}")));
+    lines
 }
 
 fn counted(count: usize, what: &str) -> String {
@@ -226,6 +248,12 @@ mod tests {
                 limits: vec!["refusals show as EPERM".into()],
                 exempt: Vec::new(),
             },
+            sockets: sockets::Status {
+                closed_udp: 3,
+                reclaimed: 2,
+                last_sweep: Some("2026-11-22T11:59:30Z".into()),
+                ..sockets::Status::default()
+            },
             sources: vec![SourceStatus {
                 kind: "manifests".into(),
                 path: Some("/etc/lb".into()),
@@ -258,6 +286,7 @@ mod tests {
              source has been read\n\
              \u{20}               maps-0, kept for 1 socket\n\
              Self-test:      ok\n\
+             Sockets:        0 TCP and 3 UDP closed, 2 slots of closed ones freed; looked at 30s ago\n\
              \n\
              Not served:\n\
              \u{20} a.yaml:3: Service \"a\" is invalid\n\

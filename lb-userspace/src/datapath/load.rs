@@ -98,6 +98,17 @@ impl Loaded {
         share(&data).with_context(|| format!("map {name}"))
     }
 
+    /// A map that stays in the object.
+    pub(super) fn map(&self, name: &str) -> Result<&Map> {
+        self.ebpf.map(name).with_context(|| format!("map {name} missing from the object"))
+    }
+
+    /// Maps an array into memory that stays in the object.
+    pub(super) fn view<T: Copy>(&self, name: &str) -> Result<Shared<T>> {
+        let Map::Array(data) = self.map(name)? else { bail!("map {name} is not an array") };
+        share(data).with_context(|| format!("map {name}"))
+    }
+
     /// The object, for what reads it while the agent runs.
     pub(super) fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf

@@ -5,6 +5,7 @@ mod arena;
 mod attach;
 mod claims;
 mod compact;
+mod fate;
 mod former;
 mod held;
 mod ids;
@@ -22,6 +23,7 @@ mod self_test;
 mod set;
 mod shared;
 mod sizes;
+mod sockets;
 mod syscall;
 mod takeover;
 #[cfg(test)]
@@ -29,9 +31,9 @@ mod tests;
 mod turnover;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, PerCpuArray};
@@ -47,10 +49,12 @@ pub(crate) use self::pins::PIN_FOLDERS;
 use self::pins::Pins;
 pub(crate) use self::self_test::{COMMAND as SELF_TEST, visit};
 pub use self::sizes::{Size, Sizes};
+pub use self::sockets::SocketTables;
 use self::takeover::Takeover;
 use self::writer::Writer;
 use crate::host::{self, ExemptCgroup};
 use crate::plan::{ServicePortId, Wanted};
+use crate::sockets::{DeadPeer, Membership};
 
 /// Where the datapath lives and what it serves.
 #[derive(Clone, Debug)]
@@ -87,6 +91,7 @@ pub struct Datapath {
     exempt: Vec<ExemptCgroup>,
     takeover: Takeover,
     self_test: Option<SelfTest>,
+    sockets: Option<SocketTables>,
 }
 
 impl Datapath {
@@ -99,6 +104,7 @@ impl Datapath {
     pub fn open(config: &Config) -> Result<Self> {
         let pins = Pins::new(config)?;
         let mut loaded = Loaded::load(&pins, &config.sizes)?;
+        let sockets = Some(SocketTables::new(&mut loaded)?);
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
         maps.store_service_cidrs(&cidrs)?;
@@ -115,7 +121,7 @@ impl Datapath {
         let mut writer = Writer::adopt(maps)?;
         let takeover = Takeover::begin(config.clone(), pins, loaded, &mut writer.maps)?;
         let exempt = config.exempt.clone();
-        Ok(Self { writer, counters, exempt, takeover, self_test: None })
+        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -163,6 +169,26 @@ impl Datapath {
             tracing::error!("exempt cgroups: {error:#}");
         }
         self.exempt = cgroups;
+    }
+
+    /// What the programs remember of sockets. `None` at the second call.
+    pub fn take_sockets(&mut self) -> Option<SocketTables> {
+        self.sockets.take()
+    }
+
+    /// Whether backends have died since this was last asked.
+    pub fn take_deaths(&mut self) -> bool {
+        self.writer.pools.deaths.take()
+    }
+
+    /// Backend ids that died so short a time ago that their endpoints may come back.
+    pub fn unsettled(&self) -> BTreeSet<u32> {
+        self.writer.pools.deaths.unsettled(Instant::now()).collect()
+    }
+
+    /// Whether the service port that a dead peer's frontend belongs to has that endpoint again.
+    pub fn membership(&self, peer: &DeadPeer) -> Membership {
+        self.writer.membership(peer)
     }
 
     /// What `lb status` shows.

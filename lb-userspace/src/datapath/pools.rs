@@ -1,8 +1,11 @@
 //! Slots, backend ids and service indexes: what is in use, free, or waiting for a grace period.
 
+use std::time::Instant;
+
 use lb_common::abi::Run;
 
 use super::arena::Arena;
+use super::fate::Deaths;
 use super::ids::Ids;
 use super::maps::Capacity;
 use super::sizes::remedy;
@@ -30,6 +33,7 @@ pub(super) struct Pools {
     pub(super) slots: Arena,
     pub(super) backends: Ids,
     pub(super) services: Ids,
+    pub(super) deaths: Deaths,
 }
 
 impl Pools {
@@ -39,6 +43,7 @@ impl Pools {
             slots: Arena::new(capacity.slots.min(Run::MAX_SLOTS)),
             backends: Ids::new(capacity.backends),
             services: Ids::new(capacity.services),
+            deaths: Deaths::default(),
         }
     }
 
@@ -82,6 +87,7 @@ impl Pools {
     /// Gives a backend id back.
     pub(super) fn retire_backend(&mut self, id: u32) {
         self.backends.retire(id);
+        self.deaths.note(id, Instant::now());
     }
 
     /// Takes `count` slots in a row; the first one.

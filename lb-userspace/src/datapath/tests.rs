@@ -16,6 +16,7 @@ use crate::object::{Key, Kind};
 use crate::plan::{
     Backend, Family, Frontend, FrontendKind, Part, Policy, Protocol, ServicePortId, Wanted,
 };
+use crate::sockets::{DeadPeer, Membership};
 
 /// Small enough that every pool runs short within a few batches.
 const SMALL: Capacity = Capacity { frontends: 16, services: 4, slots: 14, backends: 12 };
@@ -510,4 +511,35 @@ proptest! {
         let ports = expected(&states[last]).len();
         prop_assert_eq!(next.maps.tables.frontends.len(), 2 * ports, "ports and addresses");
     }
+}
+
+/// What decides whether sockets are closed that were connected to `pod` by the frontend `vip`.
+fn became(writer: &mut Writer<Model>, vip: u8, pod: u8) -> (Membership, bool) {
+    let backend = pods(&[pod]).pop_first().expect("one endpoint");
+    let membership = writer.membership(&DeadPeer { frontend: key(vip), backend, id: 0 });
+    (membership, writer.pools.deaths.take())
+}
+
+#[test]
+fn an_endpoint_that_leaves_the_list_dies_and_one_that_is_unselected_does_not() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let mut now = State::new();
+    let mut go_to = |writer: &mut Writer<Model>, to: State| {
+        assert_eq!(step(writer, &now, &to), BTreeSet::new());
+        now = to;
+    };
+    go_to(&mut writer, state(&[(0, &[1], &[1, 2])]));
+    assert_eq!(became(&mut writer, 1, 1), (Membership::Member, false), "it is there");
+    let mut unselected = state(&[(0, &[1], &[1, 2])]);
+    let first = &mut unselected.get_mut(&id(0)).expect("the service").backends[0];
+    (first.cluster, first.local) = (false, false);
+    go_to(&mut writer, unselected);
+    assert_eq!(became(&mut writer, 1, 1), (Membership::Member, false), "it is not selected");
+    go_to(&mut writer, state(&[(0, &[1], &[2])]));
+    assert_eq!(became(&mut writer, 1, 1), (Membership::Absent, true), "it is gone");
+    assert_eq!(became(&mut writer, 1, 2), (Membership::Member, false), "the other is there");
+    go_to(&mut writer, state(&[(0, &[1], &[1, 2])]));
+    assert_eq!(became(&mut writer, 1, 1), (Membership::Member, false), "it is back");
+    go_to(&mut writer, State::new());
+    assert_eq!(became(&mut writer, 1, 1), (Membership::NoService, true), "the service is gone");
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::attempt::{Attempt, Heirs, Read, give_up};
+use super::closing::Closing;
 use super::files::Files;
 use super::sink::Sink;
 use super::thread::Watched;
@@ -22,6 +23,7 @@ use crate::datapath::Change;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::plan::ServicePortId;
+use crate::sockets::{Cause, CloseReply, CloseRequest, DeadPeer, Facts};
 use crate::store::{CommitError, Committed, Store};
 
 /// Store, plan and datapath.
@@ -39,11 +41,12 @@ pub(super) struct Core<S> {
     /// How many sources have not synced yet.
     awaited: usize,
     watchers: Watchers,
+    closing: Closing,
 }
 
 impl<S: Sink> Core<S> {
     /// Brings the sink in step with the store, in one step.
-    pub(super) fn new(config: &Config, store: Store, sink: S) -> Self {
+    pub(super) fn new(config: &Config, store: Store, sink: S, closing: Closing) -> Self {
         let agent = AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -61,6 +64,7 @@ impl<S: Sink> Core<S> {
             sources: BTreeMap::new(),
             awaited: config.sources,
             watchers: Watchers::default(),
+            closing,
         };
         // What files said last may not have reached the disk before the earlier agent was killed, but
         // it has reached the kernel: that is served on until the files have been read.
@@ -190,9 +194,12 @@ impl<S: Sink> Core<S> {
                 message: message.clone(),
             })
         });
+        let mut datapath = self.sink.status();
+        let sockets = self.closing.status(&mut datapath);
         Status {
             agent: self.agent.clone(),
-            datapath: self.sink.status(),
+            datapath,
+            sockets,
             sources: self.sources.values().cloned().collect(),
             refused: self.files.refused().chain(unserved).collect(),
             objects: self.store.counts(),
@@ -201,6 +208,21 @@ impl<S: Sink> Core<S> {
 
     pub(super) fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
         self.sink.exempt(cgroups);
+    }
+
+    pub(super) fn close(&self, request: CloseRequest, reply: CloseReply) {
+        self.closing.close(request, reply);
+    }
+
+    /// Why sockets with these dead peers are to be closed, in order. Until every source was heard,
+    /// nobody knows what is gone.
+    pub(super) fn judge(&mut self, peers: &[DeadPeer], close_tcp: bool) -> Vec<Option<Cause>> {
+        if self.awaited > 0 {
+            return vec![None; peers.len()];
+        }
+        let deleted_pods = self.closing.deleted_pods(peers, &self.store);
+        let facts = Facts { unsettled: self.sink.unsettled(), deleted_pods, close_tcp };
+        peers.iter().map(|peer| facts.judge(peer, self.sink.membership(peer))).collect()
     }
 
     pub(super) fn has_deferred(&self) -> bool {
@@ -236,6 +258,8 @@ impl<S: Sink> Core<S> {
             self.serve_all();
         }
         self.sink.prune();
+        // An earlier agent may have been killed before it had closed what it should.
+        self.closing.deaths();
     }
 
     /// Shows a batch to the kernel and to those who watch; a failed one to those who sent it.
@@ -275,6 +299,7 @@ impl<S: Sink> Core<S> {
             affected.extend(self.unserved.keys().cloned());
         }
         self.serve(&affected);
+        self.closing.note(committed);
         self.watchers.publish(committed, &self.store);
     }
 
@@ -321,7 +346,11 @@ impl<S: Sink> Core<S> {
         }
         // What goes first makes room for what comes.
         changes.sort_by_key(|(_, wanted)| wanted.is_some());
-        for refused in self.sink.apply(changes) {
+        let refused = self.sink.apply(changes);
+        if self.sink.take_deaths() {
+            self.closing.deaths();
+        }
+        for refused in refused {
             tracing::error!(
                 "{} in namespace {}: {refused}",
                 refused.id.service,

@@ -3,6 +3,7 @@
 //! A command's road: [`Engine`] → queue → [`thread`] → [`core::Core`] → store, plan, [`Sink`] → reply.
 
 mod attempt;
+mod closing;
 mod core;
 mod files;
 mod sink;
@@ -19,14 +20,16 @@ use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use self::closing::Closing;
 use self::core::Core;
 use crate::api::types::{
-    AgentStatus, ObjectCounts, Origin, Outcome, SourceStatus, Status, Submitted, Verdict,
-    WatchEvent,
+    AgentStatus, CloseReport, ObjectCounts, Origin, Outcome, SourceStatus, Status, Submitted,
+    Verdict, WatchEvent,
 };
 use crate::datapath::{self, Datapath};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
+use crate::sockets::{self, CloseRequest};
 use crate::store::Store;
 use crate::store::allocate::Pools;
 use sink::Sink;
@@ -46,6 +49,8 @@ pub struct Config {
     pub service_cidrs: Vec<IpNet>,
     /// This node.
     pub node_name: String,
+    /// How sockets to backends that are gone are treated.
+    pub sockets: sockets::Config,
     /// Number of sources that must sync before anything is pruned.
     pub sources: usize,
 }
@@ -70,11 +75,15 @@ impl Engine {
     ) -> anyhow::Result<Self> {
         let (queue, commands) = mpsc::channel(QUEUE);
         let (report, ready) = std::sync::mpsc::channel();
+        // The thread that closes sockets does not keep the engine from stopping.
+        let asking = queue.downgrade();
         let start = move || {
             let pools = Pools::new(&config.service_cidrs).context("--service-cidr")?;
             // The store first: it says if another agent is at work, before the kernel is touched.
             let store = Store::open(&config.state_dir, &config.node_name, pools)?;
-            Ok(Core::new(&config, store, open()?))
+            let mut sink = open()?;
+            let closing = Closing::start(&config, &mut sink, asking)?;
+            Ok(Core::new(&config, store, sink, closing))
         };
         thread::spawn(start, report, commands)?;
         ready.recv().context("the engine's thread ended before it was ready")??;
@@ -129,6 +138,13 @@ impl Engine {
         asked.unwrap_or_default()
     }
 
+    /// Looks at once for sockets whose backends are gone, and closes them.
+    pub async fn close(&self, request: CloseRequest) -> CloseReport {
+        let report = self.ask(|reply| Command::Close { request, reply }).await;
+        let stopping = "the agent is stopping; no socket was closed".to_owned();
+        report.unwrap_or_else(|| CloseReport { problems: vec![stopping], sockets: Vec::new() })
+    }
+
     /// Objects as in [`Self::list`], and every change of that kind from that very state on. A
     /// receiver that lags (`RecvError::Lagged`) has missed changes: it must list again.
     pub async fn watch(
@@ -156,6 +172,7 @@ impl Engine {
                 service_cidrs: Vec::new(),
             },
             datapath: datapath::Status::default(),
+            sockets: sockets::Status::default(),
             sources: Vec::new(),
             refused: Vec::new(),
             objects: ObjectCounts::default(),

@@ -1,9 +1,11 @@
 //! Where plans go: the datapath, or in the engine's own tests a table that records them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::datapath::{Change, Datapath, Refused, Status};
+use crate::datapath::{Change, Datapath, Refused, SocketTables, Status};
 use crate::host::ExemptCgroup;
+use crate::sockets::{DeadPeer, Membership};
 
 /// What the engine asks of a datapath.
 pub(super) trait Sink: 'static {
@@ -21,6 +23,23 @@ pub(super) trait Sink: 'static {
     }
     /// As [`Datapath::status`].
     fn status(&self) -> Status;
+
+    /// As [`Datapath::take_sockets`]. The engine's own tests have no sockets.
+    fn take_sockets(&mut self) -> Option<SocketTables> {
+        None
+    }
+    /// As [`Datapath::take_deaths`].
+    fn take_deaths(&mut self) -> bool {
+        false
+    }
+    /// As [`Datapath::unsettled`].
+    fn unsettled(&self) -> BTreeSet<u32> {
+        BTreeSet::new()
+    }
+    /// As [`Datapath::membership`].
+    fn membership(&self, _: &DeadPeer) -> Membership {
+        Membership::NoService
+    }
 }
 
 impl Sink for Datapath {
@@ -46,5 +65,21 @@ impl Sink for Datapath {
 
     fn status(&self) -> Status {
         Self::status(self)
+    }
+
+    fn take_sockets(&mut self) -> Option<SocketTables> {
+        Self::take_sockets(self)
+    }
+
+    fn take_deaths(&mut self) -> bool {
+        Self::take_deaths(self)
+    }
+
+    fn unsettled(&self) -> BTreeSet<u32> {
+        Self::unsettled(self)
+    }
+
+    fn membership(&self, peer: &DeadPeer) -> Membership {
+        Self::membership(self, peer)
     }
 }

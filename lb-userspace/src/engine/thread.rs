@@ -13,6 +13,7 @@ use super::sink::Sink;
 use crate::api::types::{Outcome, SourceStatus, Status, Submitted, WatchEvent};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
+use crate::sockets::{Cause, CloseReply, CloseRequest, DeadPeer};
 
 /// How long objects of manifest files may stay off the disk once nothing else happens.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
@@ -56,6 +57,17 @@ pub(super) enum Command {
     Exempt {
         cgroups: Vec<ExemptCgroup>,
         reply: oneshot::Sender<()>,
+    },
+    /// Looks for sockets to close, on another thread, which replies.
+    Close {
+        request: CloseRequest,
+        reply: CloseReply,
+    },
+    /// Why sockets with these peers are to be closed, if they are.
+    Judge {
+        peers: Vec<DeadPeer>,
+        close_tcp: bool,
+        reply: oneshot::Sender<Vec<Option<Cause>>>,
     },
     Status {
         reply: oneshot::Sender<Status>,
@@ -148,6 +160,10 @@ fn execute<S: Sink>(core: &mut Core<S>, command: Command) -> Option<oneshot::Sen
         Command::Exempt { cgroups, reply } => {
             core.exempt(cgroups);
             reply.send(()).ok();
+        }
+        Command::Close { request, reply } => core.close(request, reply),
+        Command::Judge { peers, close_tcp, reply } => {
+            reply.send(core.judge(&peers, close_tcp)).ok();
         }
         Command::Status { reply } => {
             reply.send(core.status()).ok();

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::kernel::{self, Probe, Version};
 use super::lock::{LockError, lock_file};
 use super::{bpffs, cgroup, mounts};
+use crate::sockets;
 
 /// The folders an agent would use.
 #[derive(Clone, Debug)]
@@ -88,6 +89,7 @@ pub fn check(places: &Places) -> Vec<Finding> {
             Level::Warn,
             "a refused connection sees EPERM instead of ECONNREFUSED or EHOSTUNREACH; Linux 5.18 has bpf_set_retval",
         ),
+        closing_sockets(),
         jit(),
         btf(),
         cgroup(places.cgroup.as_deref()),
@@ -182,6 +184,20 @@ fn by_version(subject: &'static str, since: Version, absent: Level, consequence:
         ok(subject, format!("present since Linux {since}"))
     } else {
         finding(subject, absent, "missing", consequence)
+    }
+}
+
+fn closing_sockets() -> Finding {
+    const SUBJECT: &str = "closing of sockets";
+    match sockets::limits().as_deref() {
+        Ok([]) => ok(SUBJECT, "present"),
+        Ok(limits) => finding(SUBJECT, Level::Warn, "missing", &limits.join("; ")),
+        Err(error) => finding(
+            SUBJECT,
+            Level::Warn,
+            format!("not tested: {error}"),
+            "run `lb check` as root to know",
+        ),
     }
 }
 

@@ -4,22 +4,34 @@ mod select;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use lb_common::abi::{FrontendKind, Policy};
+use serde::{Deserialize, Serialize};
 
 use crate::object::Key;
 use crate::store::model::{Endpoint, Service, ServicePort, Slice, SlicePort};
 use select::Choice;
 
 /// Transport protocol of a service port that lb serves (SCTP is named and skipped).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP.
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
 }
 
 /// Address family.

@@ -351,7 +351,7 @@ fn affinity_seconds(spec: &core::ServiceSpec) -> u32 {
         .unwrap_or(DEFAULT_AFFINITY_SECONDS)
 }
 
-fn pod_addresses(status: &core::PodStatus) -> Vec<IpAddr> {
+pub(super) fn pod_addresses(status: &core::PodStatus) -> Vec<IpAddr> {
     let listed = status.pod_ips.iter().flatten().map(|entry| &entry.ip);
     listed.chain(&status.pod_ip).filter_map(|address| address.parse().ok()).collect()
 }

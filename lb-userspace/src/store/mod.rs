@@ -20,9 +20,11 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use crate::api::types::{ObjectCounts, Origin};
@@ -97,6 +99,12 @@ impl Store {
         let slices = endpoints::slices(&self.tables, service);
         let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
         Some(plan::plan(service, &slices, &self.node()))
+    }
+
+    /// The addresses of every Pod that has not finished.
+    pub fn running_pods(&self) -> impl Iterator<Item = IpAddr> {
+        let running = self.tables.all_pods().filter(|pod| !pod.finished);
+        running.flat_map(|pod| [pod.v4.map(IpAddr::V4), pod.v6.map(IpAddr::V6)]).flatten()
     }
 
     /// Every Service.
@@ -201,6 +209,12 @@ impl Origins {
 fn value(reader: &persist::Reader<'_>, key: &Key) -> Result<Value, String> {
     let body = reader.get(key)?.ok_or("it is not there")?;
     serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+/// The addresses of a Pod, given in the form in which it is kept.
+pub fn pod_addresses(body: &[u8]) -> Vec<IpAddr> {
+    let pod: Result<Pod, _> = serde_json::from_slice(body);
+    pod.ok().and_then(|pod| pod.status).map_or_else(Vec::new, |s| convert::pod_addresses(&s))
 }
 
 /// An object from the form in which it is kept.

@@ -131,6 +131,16 @@ impl Tables {
         })
     }
 
+    /// Every pod.
+    pub(super) fn all_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.range(Kind::Pod).filter_map(|(_, entry)| match &entry.model {
+            Model::Pod(pod) => Some(&**pod),
+            Model::Service(_) | Model::EndpointSlice(_) | Model::Endpoints(_) | Model::Node(_) => {
+                None
+            }
+        })
+    }
+
     /// The stored slices that name a Service, by name.
     pub(super) fn slices(&self, service: &Key) -> impl Iterator<Item = &Slice> {
         let names = self.slices.get(&(Arc::clone(&service.namespace), Arc::clone(&service.name)));

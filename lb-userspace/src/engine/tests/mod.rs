@@ -9,6 +9,7 @@ mod serving;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,6 +21,7 @@ use crate::datapath::{self, Change, Refused};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind, decode};
 use crate::plan::{Part, Protocol, ServicePortId, Wanted};
+use crate::sockets;
 
 /// What a kernel would hold.
 #[derive(Debug, Default)]
@@ -146,6 +148,7 @@ fn config(folder: &Path, sources: usize) -> Config {
     let service_cidrs: Vec<_> =
         ["10.96.0.0/12", "fd00:96::/108"].map(|range| range.parse().expect("a range")).into();
     Config {
+        sockets: sockets::Config { close_tcp: false, reclaim_after: Duration::ZERO },
         state_dir: folder.join("."),
         datapath: datapath::Config {
             bpffs: folder.into(),
