@@ -13,12 +13,14 @@ mod probe;
 mod affinity;
 mod changes;
 mod client;
+mod closing;
 mod endpoints;
 mod exempt;
 mod families;
 mod input;
 mod lifecycle;
 mod manifests;
+mod reclaim;
 mod refusals;
 mod restart;
 mod self_connection;
@@ -79,6 +81,8 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         upgrade::tests(),
         self_connection::tests(),
         sizes::tests(),
+        closing::tests(),
+        reclaim::tests(),
         lifecycle::tests(),
         siblings::tests(),
         affinity::tests(),

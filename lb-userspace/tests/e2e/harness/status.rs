@@ -54,6 +54,13 @@ impl Status {
         capacity.unwrap_or_else(|| panic!("{map} has no `capacity`: {}", self.0))
     }
 
+    /// A count about sockets: `closedTcp`, `closedUdp`, `failed`, `reclaimed`.
+    #[track_caller]
+    pub(crate) fn sockets(&self, count: &str) -> u64 {
+        let found = self.0["sockets"][count].as_u64();
+        found.unwrap_or_else(|| panic!("status has no .sockets.{count}: {}", self.0))
+    }
+
     #[track_caller]
     fn map(&self, name: &str) -> &Value {
         let maps = self.0["datapath"]["maps"].as_array();

@@ -102,6 +102,22 @@ impl Probe {
         ProbeSocket { probe: self, number }
     }
 
+    /// A new socket that finds its slot of `ORIGIN` taken by `other`.
+    #[track_caller]
+    pub(crate) fn open_colliding(
+        &self,
+        kind: Kind,
+        other: &ProbeSocket<'_>,
+        slots: u64,
+    ) -> ProbeSocket<'_> {
+        let number = self.next_socket.get();
+        self.next_socket.set(number + 1);
+        let (socket, other) = (number, other.number);
+        let opened = self.ask::<()>(&Request::OpenColliding { socket, kind, other, slots });
+        opened.unwrap_or_else(|errno| panic!("cannot open a {kind:?} socket: {errno:?}"));
+        ProbeSocket { probe: self, number }
+    }
+
     /// Connects a TCP socket, asks who is there, and closes it.
     #[track_caller]
     pub(crate) fn tcp(&self, to: SocketAddr) -> Result<Visit, Errno> {

@@ -53,6 +53,13 @@ pub(crate) enum Request {
         socket: u32,
         kind: Kind,
     },
+    /// A socket whose cookie is that of `other` modulo the number of slots.
+    OpenColliding {
+        socket: u32,
+        kind: Kind,
+        other: u32,
+        slots: u64,
+    },
     Connect {
         socket: u32,
         to: SocketAddr,

@@ -22,6 +22,17 @@ pub(super) fn open(kind: Kind) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A new socket with a cookie that leaves a certain remainder. The kernel hands cookies out nearly in
+/// sequence.
+pub(super) fn open_in_slot(kind: Kind, slots: u64, slot: u64) -> io::Result<Socket> {
+    loop {
+        let socket = open(kind)?;
+        if socket.cookie()? % slots == slot {
+            return Ok(socket);
+        }
+    }
+}
+
 pub(super) fn connect(socket: &Socket, to: SocketAddr) -> io::Result<()> {
     socket.connect(&SockAddr::from(to))
 }

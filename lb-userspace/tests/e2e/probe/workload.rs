@@ -95,6 +95,10 @@ impl Workload {
             Request::Open { socket, kind } => {
                 self.sockets.insert(socket, sockets::open(kind)?);
             }
+            Request::OpenColliding { socket, kind, other, slots } => {
+                let taken = self.socket(other)?.cookie()? % slots;
+                self.sockets.insert(socket, sockets::open_in_slot(kind, slots, taken)?);
+            }
             Request::Connect { socket, to } => sockets::connect(self.socket(socket)?, to)?,
             Request::Disconnect { socket } => rustix::net::connect_unspec(self.socket(socket)?)?,
             Request::Greeting { socket } => return value(sockets::line(self.socket(socket)?)?),
