@@ -104,7 +104,11 @@ fn addresses(service: &Service, spec: &ServiceSpec) -> Vec<Line> {
     let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
     let ingress: Vec<_> = ingress
         .flat_map(|balancer| balancer.ingress.iter().flatten())
-        .filter_map(|one| one.ip.clone().or_else(|| one.hostname.clone()))
+        .filter_map(|one| match (&one.ip, &one.ip_mode) {
+            (Some(ip), Some(mode)) => Some(format!("{ip} ({mode})")),
+            (Some(ip), None) => Some(ip.clone()),
+            (None, _) => one.hostname.clone(),
+        })
         .collect();
     let lines = [
         ("IP Family Policy", spec.ip_family_policy.clone()),
@@ -114,7 +118,7 @@ fn addresses(service: &Service, spec: &ServiceSpec) -> Vec<Line> {
         ("External IPs", joined(spec.external_ips.as_ref())),
         ("Desired LoadBalancer IP", spec.load_balancer_ip.clone()),
         ("External Name", spec.external_name.clone()),
-        ("LoadBalancer Ingress", joined(Some(&ingress))),
+        ("LoadBalancer Ingress", (!ingress.is_empty()).then(|| ingress.join(", "))),
     ];
     lines.into_iter().filter_map(|(label, value)| Some((label, value?))).collect()
 }

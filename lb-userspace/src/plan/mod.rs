@@ -1,5 +1,7 @@
 //! One Service, its endpoints and this node → what the kernel should hold for it. Pure.
 
+mod frontends;
+mod node_ports;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -9,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use lb_common::abi::{FrontendKind, Policy};
+pub use node_ports::NodePortAddresses;
 use serde::{Deserialize, Serialize};
 
 use crate::object::Key;
@@ -111,30 +114,36 @@ pub struct Backend {
     pub local: bool,
 }
 
-/// This node, as far as it decides which endpoints are near.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// This node, as far as it decides which endpoints are near and what leads to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeView {
     /// Its name.
     pub name: Arc<str>,
     /// Its zone, where a Node object names one.
     pub zone: Option<Arc<str>>,
+    /// Where it serves NodePorts.
+    pub node_ports: NodePortAddresses,
+    /// `--service-proxy-name`
+    pub proxy_name: Option<Arc<str>>,
 }
 
 /// What the kernel should hold for `service`, whose endpoints are those of `slices`: one entry for
-/// its ClusterIPs of each family, and one for each port. A Service without ClusterIP owns no
-/// frontend.
+/// each port in each family, and one for its ClusterIPs of each family. A Service without ClusterIP
+/// owns no frontend (`ShouldSkipService` in Kubernetes' `pkg/proxy/util`), whatever else it names.
+///
+/// Of a Service that is another proxy's only the ClusterIPs are known, so that its clients are let
+/// pass.
 pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(ServicePortId, Wanted)> {
     let mut planned = Vec::with_capacity((service.ports.len() + 1) * service.families.len());
     for family in [Family::V4, Family::V6] {
-        let addresses: Vec<IpAddr> =
-            service.cluster_ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
-        if addresses.is_empty() {
+        if !service.cluster_ips.iter().any(|ip| Family::of(*ip) == family) {
             continue;
         }
         let id = |part| ServicePortId { service: service.key.clone(), family, part };
-        for port in &service.ports {
+        let is_ours = service.proxy_name.is_none() || service.proxy_name == node.proxy_name;
+        for port in service.ports.iter().filter(|_| is_ours) {
             let wanted = Wanted {
-                frontends: frontends(&addresses, port.port, FrontendKind::ClusterIp),
+                frontends: frontends::of_port(service, port, family, node),
                 backends: backends(service, &endpoints(port, family, slices, node), node),
                 policy: Policy {
                     affinity_seconds: service.affinity_seconds,
@@ -144,17 +153,11 @@ pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(Servi
             };
             planned.push((id(Part::Port(port.protocol, port.port)), wanted));
         }
-        let themselves = frontends(&addresses, 0, FrontendKind::Address);
-        planned.push((id(Part::Addresses), Wanted { frontends: themselves, ..Wanted::default() }));
+        let kind = if is_ours { FrontendKind::Address } else { FrontendKind::Foreign };
+        let addresses = frontends::of_addresses(service, family, kind);
+        planned.push((id(Part::Addresses), Wanted { frontends: addresses, ..Wanted::default() }));
     }
     planned
-}
-
-fn frontends(addresses: &[IpAddr], port: u16, kind: FrontendKind) -> Vec<Frontend> {
-    let mut frontends: Vec<Frontend> =
-        addresses.iter().map(|&address| Frontend { address, port, kind }).collect();
-    frontends.sort_unstable();
-    frontends
 }
 
 /// The endpoints of one port in one family, each with its target port, sorted and without

@@ -49,12 +49,14 @@ fn slice(port: u16, endpoints: Vec<Endpoint>) -> Slice {
     }
 }
 
-fn service() -> Service {
+pub(super) fn service() -> Service {
     Service {
         created: None,
         key: Key::new(Kind::Service, "default", "web"),
         service_type: ServiceType::Virtual,
         cluster_ips: ["10.96.0.10".parse().expect("an address")].into(),
+        external_ips: Box::default(),
+        proxy_name: None,
         families: [Family::V4].into(),
         selector: None,
         ports: [port("http", Protocol::Tcp, 80)].into(),
@@ -66,12 +68,12 @@ fn service() -> Service {
     }
 }
 
-fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
-    ServicePort { name: name.into(), protocol, port, target: Target::Number(port) }
+pub(super) fn port(name: &str, protocol: Protocol, port: u16) -> ServicePort {
+    ServicePort { name: name.into(), protocol, port, node_port: None, target: Target::Number(port) }
 }
 
-fn node() -> NodeView {
-    NodeView { name: "us".into(), zone: Some("a".into()) }
+pub(super) fn node() -> NodeView {
+    NodeView { name: "us".into(), zone: Some("a".into()), ..NodeView::default() }
 }
 
 /// The last byte of each backend chosen for traffic from the node, and of each for outside traffic.

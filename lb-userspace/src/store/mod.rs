@@ -29,7 +29,7 @@ use serde_json::Value;
 
 use crate::api::types::{ObjectCounts, Origin};
 use crate::object::{Key, Kind, Object};
-use crate::plan::{self, NodeView, ServicePortId, Wanted};
+use crate::plan::{self, NodePortAddresses, NodeView, ServicePortId, Wanted};
 use allocate::Pools;
 use convert::Converter;
 use persist::Persist;
@@ -48,11 +48,13 @@ pub struct Store {
     pools: Pools,
     converter: Converter,
     retired: Retired,
-    node: Arc<str>,
+    /// Without its zone, which a Node object says.
+    node: NodeView,
 }
 
 impl Store {
-    /// Opens the store in `folder` or creates it. What stored Services hold is taken from `pools`.
+    /// Opens the store in `folder` or creates it, on the node of this name. What stored Services
+    /// hold is taken from `pools`.
     pub fn open(folder: &Path, node: &str, pools: Pools) -> Result<Self, OpenError> {
         Self::open_on(folder, node, pools, persist::on_file)
     }
@@ -84,7 +86,7 @@ impl Store {
             pools,
             converter,
             retired: Retired::default(),
-            node: node.into(),
+            node: NodeView { name: node.into(), ..NodeView::default() },
         })
     }
 
@@ -105,6 +107,23 @@ impl Store {
     pub fn running_pods(&self) -> impl Iterator<Item = IpAddr> {
         let running = self.tables.all_pods().filter(|pod| !pod.finished);
         running.flat_map(|pod| [pod.v4.map(IpAddr::V4), pod.v6.map(IpAddr::V6)]).flatten()
+    }
+
+    /// Sets where NodePorts are served. What [`Self::plan`] says of [`Self::with_node_ports`] may
+    /// be different afterwards.
+    pub fn set_node_ports(&mut self, addresses: NodePortAddresses) {
+        self.node.node_ports = addresses;
+    }
+
+    /// Sets the name that a Service must have in its label to be served, if it has that label.
+    /// Before anything is planned.
+    pub fn set_proxy_name(&mut self, name: Option<&str>) {
+        self.node.proxy_name = name.map(Arc::from);
+    }
+
+    /// Every Service with a NodePort.
+    pub fn with_node_ports(&self) -> impl Iterator<Item = &Key> {
+        self.tables.with_node_ports()
     }
 
     /// Every Service.
@@ -192,7 +211,7 @@ impl Store {
     }
 
     fn node(&self) -> NodeView {
-        NodeView { name: Arc::clone(&self.node), zone: self.tables.zone(&self.node).cloned() }
+        NodeView { zone: self.tables.zone(&self.node.name).cloned(), ..self.node.clone() }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::plan::{Family, Protocol};
 
 /// The label of an `EndpointSlice` that names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// The label of a Service that names the proxy which is to serve it.
+pub const SERVICE_PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 /// The label of a Node that names its zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -64,6 +66,11 @@ pub struct Service {
     pub service_type: ServiceType,
     /// Its `ClusterIP`s; empty unless virtual.
     pub cluster_ips: Box<[IpAddr]>,
+    /// `externalIPs`, and addresses of load balancers that hand packets on as they are; empty unless
+    /// virtual.
+    pub external_ips: Box<[IpAddr]>,
+    /// The proxy that is to serve it, if it names one.
+    pub proxy_name: Option<Arc<str>>,
     /// Families of its endpoints.
     pub families: Box<[Family]>,
     /// `None` where someone else provides the endpoints. Kubernetes treats `{}` as absent.
@@ -91,6 +98,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// What clients connect to.
     pub port: u16,
+    /// What they connect to on addresses of the node, where its type has such a port.
+    pub node_port: Option<u16>,
     /// Where its pods listen.
     pub target: Target,
 }

@@ -37,6 +37,8 @@ pub(super) struct Tables {
     labels: BTreeMap<Pair, Names>,
     /// (namespace, Service) → its stored slices.
     slices: BTreeMap<(Arc<str>, Arc<str>), Names>,
+    /// Services with a NodePort.
+    node_ports: BTreeSet<Key>,
 }
 
 impl Tables {
@@ -94,6 +96,11 @@ impl Tables {
     /// One Service.
     pub(super) fn service(&self, key: &Key) -> Option<&Arc<Service>> {
         self.get(key).and_then(|entry| service(&entry.model))
+    }
+
+    /// Every Service with a NodePort.
+    pub(super) fn with_node_ports(&self) -> impl Iterator<Item = &Key> {
+        self.node_ports.iter()
     }
 
     /// What a file brought.
@@ -238,7 +245,12 @@ impl Tables {
     fn index(&mut self, key: &Key, model: &Model) {
         let name = &key.name;
         match model {
-            Model::Service(service) => self.index_selector(key, service),
+            Model::Service(service) => {
+                self.index_selector(key, service);
+                if service.ports.iter().any(|port| port.node_port.is_some()) {
+                    self.node_ports.insert(key.clone());
+                }
+            }
             Model::Pod(pod) => {
                 for (label, value) in pod.labels.iter() {
                     insert(&mut self.labels, pair(&key.namespace, label, value), name);
@@ -284,6 +296,7 @@ impl Tables {
                 if let Some(pair) = self.selected_by.remove(key) {
                     remove(&mut self.selectors, &pair, &key.name);
                 }
+                self.node_ports.remove(key);
             }
             Model::Pod(pod) => {
                 for (label, value) in pod.labels.iter() {

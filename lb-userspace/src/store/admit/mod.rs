@@ -19,6 +19,7 @@ use crate::object::Object;
 
 use cause::Causes;
 pub use cause::{Cause, Invalid};
+pub(super) use syntax::special_ip;
 
 /// An object as it is to be stored.
 #[derive(Clone, Debug, PartialEq)]

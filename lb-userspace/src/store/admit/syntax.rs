@@ -116,7 +116,7 @@ pub(super) fn ip(value: &str) -> Result<IpAddr, String> {
 }
 
 /// Addresses that cannot be an endpoint's or an external one: `ValidateEndpointIP`.
-pub(super) fn special_ip(address: IpAddr) -> Option<&'static str> {
+pub(in crate::store) fn special_ip(address: IpAddr) -> Option<&'static str> {
     let (link_local, link_local_multicast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.segments()[0] & 0xff0f == 0xff02),

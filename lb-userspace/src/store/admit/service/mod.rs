@@ -7,6 +7,7 @@ mod defaults;
 mod families;
 mod policies;
 mod ports;
+mod status;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -39,6 +40,7 @@ pub(super) fn admit(
     carry::over(spec, old);
     defaults::fill_external(spec);
     validate::spec(spec, review);
+    status::admit(service.status.get_or_insert_default(), spec, review);
     if review.causes.is_empty() {
         families::init(spec, old, pools, &mut review.causes);
     }
@@ -49,8 +51,6 @@ pub(super) fn admit(
     if review.causes.is_empty() {
         allocation::allocate(spec, old, key, written, pools, &mut review.causes);
     }
-    let status = service.status.get_or_insert_default();
-    status.load_balancer.get_or_insert_default();
 }
 
 /// Which of two linked fields the person wrote, so that an error names that one.

@@ -82,8 +82,7 @@ fn external_ips(spec: &ServiceSpec, causes: &mut Causes) {
 
 /// As `GetWarningsForService`, for what is legal and has no effect.
 fn warn(spec: &ServiceSpec, warnings: &mut Vec<String>) {
-    warnings
-        .extend(unserved(spec).map(|what| format!("{what} is not served by this version of lb")));
+    warnings.extend(unserved(spec));
     let affinity = spec.session_affinity.as_deref().is_some_and(|affinity| affinity != "None");
     if is_headless(spec) && affinity {
         warnings.push("spec.sessionAffinity is ignored for headless services".to_owned());
@@ -100,15 +99,20 @@ fn warn(spec: &ServiceSpec, warnings: &mut Vec<String>) {
     }
 }
 
-/// What is valid and stored, and has no effect on connections yet: said, not quietly left out.
-fn unserved(spec: &ServiceSpec) -> impl Iterator<Item = &'static str> {
-    let external_ips = spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
-    [
-        ("spec.sessionAffinity: ClientIP", spec.session_affinity.as_deref() == Some("ClientIP")),
-        ("spec.type: NodePort (other than its ClusterIP)", type_of(spec) == "NodePort"),
-        ("spec.type: LoadBalancer (other than its ClusterIP)", type_of(spec) == "LoadBalancer"),
-        ("spec.externalIPs", external_ips),
-    ]
-    .into_iter()
-    .filter_map(|(what, present)| present.then_some(what))
+/// What is valid and stored, and does less than Kubernetes promises: said, not quietly left out.
+fn unserved(spec: &ServiceSpec) -> impl Iterator<Item = String> {
+    let type_ = type_of(spec);
+    let is_virtual = !is_headless(spec) && !is_external_name(spec);
+    let inside_only = [
+        ("spec.type: NodePort", type_ == "NodePort"),
+        ("spec.type: LoadBalancer", type_ == "LoadBalancer"),
+        ("spec.externalIPs", is_virtual && spec.external_ips.is_some()),
+    ];
+    let inside_only = inside_only.into_iter().filter(|(_, present)| *present);
+    let ranges = spec.load_balancer_source_ranges.is_some();
+    inside_only.map(|(what, _)| format!("{what} is served for clients on this node only")).chain(
+        ranges.then(|| {
+            "spec.loadBalancerSourceRanges is not applied to clients on this node".to_owned()
+        }),
+    )
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{DUAL, Store, V4, named, refused, web};
 use crate::store::admit::admit;
-use crate::store::admit::tests::pools;
+use crate::store::admit::tests::{object as object_of, pools};
 
 #[test]
 fn defaults_are_those_of_the_api_server() {
@@ -310,5 +310,75 @@ fn families_follow_policy_and_ranges() {
             "{description}: {spec:#}"
         );
         assert_eq!(spec["clusterIP"], ips[0], "{description}");
+    }
+}
+
+#[test]
+fn the_status_of_a_load_balancer_is_validated_and_of_others_dropped() {
+    let apply = |service_type: &str, ingress: Value| {
+        let mut object = named("a", &web(&json!({"type": service_type}))).to_value();
+        object["status"] = json!({"loadBalancer": {"ingress": ingress}});
+        admit(object_of(&object), None, &mut pools(V4))
+    };
+    let ingress = json!([{"ip": "192.0.2.1"}, {"hostname": "lb.example.com"}, {"ip": "127.0.0.1"}]);
+    let admitted = apply("LoadBalancer", ingress.clone()).expect("a valid status");
+    let status = &admitted.object.to_value()["status"]["loadBalancer"]["ingress"];
+    assert_eq!(status[0], json!({"ip": "192.0.2.1", "ipMode": "VIP"}));
+    assert_eq!(status[1], json!({"hostname": "lb.example.com"}));
+    let warning = "status.loadBalancer.ingress[2].ip: 127.0.0.1 is not served: may not be in the \
+                   loopback range (127.0.0.0/8, ::1/128)";
+    assert!(admitted.warnings.iter().any(|text| text == warning), "{:?}", admitted.warnings);
+
+    let admitted = apply("NodePort", ingress).expect("a status that does not count");
+    assert_eq!(admitted.object.to_value()["status"], json!({"loadBalancer": {}}));
+
+    for (ingress, cause) in [
+        (json!({"ip": "x"}), "ip: Invalid value: \"x\": must be a valid IP address"),
+        (
+            json!({"ip": "192.0.2.1", "ipMode": "vip"}),
+            "ipMode: Unsupported value: \"vip\": supported values: \"Proxy\", \"VIP\"",
+        ),
+        (
+            json!({"hostname": "a.b", "ipMode": "VIP"}),
+            "ipMode: Forbidden: may not be specified when `ip` is not set",
+        ),
+        (
+            json!({"hostname": "192.0.2.1"}),
+            "hostname: Invalid value: \"192.0.2.1\": must be a DNS name, not an IP address",
+        ),
+    ] {
+        let text = apply("LoadBalancer", json!([ingress])).expect_err(cause).to_string();
+        assert!(text.contains(&format!("status.loadBalancer.ingress[0].{cause}")), "{text}");
+    }
+}
+
+#[test]
+fn what_is_served_for_some_clients_only_is_said() {
+    let table = [
+        (json!({}), vec![]),
+        (json!({"sessionAffinity": "ClientIP"}), vec![]),
+        (
+            json!({"type": "NodePort"}),
+            vec!["spec.type: NodePort is served for clients on this node only"],
+        ),
+        (
+            json!({"externalIPs": ["192.0.2.1"]}),
+            vec!["spec.externalIPs is served for clients on this node only"],
+        ),
+        (
+            json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}),
+            vec![
+                "spec.type: LoadBalancer is served for clients on this node only",
+                "spec.loadBalancerSourceRanges is not applied to clients on this node",
+            ],
+        ),
+        (
+            json!({"clusterIP": "None", "externalIPs": ["192.0.2.1"]}),
+            vec!["spec.externalIPs is ignored when spec.clusterIP is \"None\""],
+        ),
+    ];
+    for (fields, expected) in table {
+        let admitted = admit(named("a", &web(&fields)), None, &mut pools(V4)).expect("valid");
+        assert_eq!(admitted.warnings, expected, "{fields}");
     }
 }
