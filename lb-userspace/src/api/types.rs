@@ -1,6 +1,6 @@
 //! What crosses the agent's socket. Also the engine's vocabulary, so that nothing is translated twice.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -116,6 +116,8 @@ pub struct AgentStatus {
     pub started: String,
     /// `--service-cidr`.
     pub service_cidrs: Vec<String>,
+    /// Where NodePorts are served, sorted; 127.0.0.1 and ::1 stand for their loopback range.
+    pub node_port_addresses: Vec<IpAddr>,
 }
 
 /// One source in [`Status`].

@@ -57,6 +57,20 @@ pub(super) struct AgentArgs {
     /// Free the place of a socket that is missing from two listings this many seconds apart
     #[arg(long, env = "LB_RECLAIM_AFTER", default_value_t = 60, value_name = "SECONDS")]
     reclaim_after: u64,
+    /// Serve NodePorts only on addresses of the node in these ranges; a family without range is
+    /// served on all, loopback included
+    #[arg(
+        long,
+        env = "LB_NODEPORT_ADDRESSES",
+        value_name = "CIDR[,CIDR]",
+        value_parser = parse_range,
+        value_delimiter = ','
+    )]
+    nodeport_addresses: Vec<IpNet>,
+    /// Serve also Services whose label service.kubernetes.io/service-proxy-name has this value;
+    /// those with another are left alone
+    #[arg(long, env = "LB_SERVICE_PROXY_NAME", value_name = "NAME")]
+    service_proxy_name: Option<String>,
     /// Domain under which Services have names
     #[arg(long, env = "LB_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
     cluster_domain: String,
@@ -64,15 +78,21 @@ pub(super) struct AgentArgs {
 
 /// A range without host bits, small enough for an allocator.
 fn parse_cidr(word: &str) -> Result<IpNet, String> {
+    let cidr = parse_range(word)?;
+    if matches!(cidr, IpNet::V6(v6) if v6.prefix_len() < 64) {
+        return Err("an IPv6 range must be a /64 or smaller".to_owned());
+    }
+    Ok(cidr)
+}
+
+/// A range without host bits.
+fn parse_range(word: &str) -> Result<IpNet, String> {
     let cidr: IpNet = word.parse().map_err(|_| "not a range such as 10.96.0.0/12".to_owned())?;
     if cidr.trunc() != cidr {
         return Err(format!(
             "{cidr} has bits behind its prefix; {} is the range it lies in",
             cidr.trunc()
         ));
-    }
-    if matches!(cidr, IpNet::V6(v6) if v6.prefix_len() < 64) {
-        return Err("an IPv6 range must be a /64 or smaller".to_owned());
     }
     Ok(cidr)
 }
@@ -95,6 +115,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         .collect::<Result<Vec<_>>>()?;
     let node_name = args.node_name.unwrap_or_else(host::hostname);
     tracing::debug!("node {node_name}, names under {}", args.cluster_domain);
+    let addresses = source::Addresses::subscribe()?;
     let engine = Engine::start(Config {
         state_dir: places.state_dir.clone(),
         datapath: datapath::Config {
@@ -110,9 +131,12 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         },
         service_cidrs: args.service_cidr,
         node_name,
+        node_addresses: addresses.list()?,
+        nodeport_addresses: args.nodeport_addresses,
+        service_proxy_name: args.service_proxy_name,
         sources: manifests.len(),
     })?;
-    let (stop, tasks) = start_tasks(&run_dir, &engine, manifests, exempt)?;
+    let (stop, tasks) = start_tasks(&run_dir, &engine, manifests, exempt, addresses)?;
     tracing::info!(
         "serving the processes of {}; socket {}",
         cgroup.display(),
@@ -178,6 +202,7 @@ fn start_tasks(
     engine: &Engine,
     manifests: Vec<PathBuf>,
     exempt: Vec<PathBuf>,
+    addresses: source::Addresses,
 ) -> Result<(watch::Sender<bool>, Tasks)> {
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -187,6 +212,7 @@ fn start_tasks(
     if !exempt.is_empty() {
         tasks.spawn(source::exempt(exempt, engine.clone(), stopping.clone()));
     }
+    tasks.spawn(addresses.follow(engine.clone(), stopping.clone()));
     tasks.spawn(api::serve(run_dir.listen()?, engine.clone(), stopping));
     Ok((stop, tasks))
 }

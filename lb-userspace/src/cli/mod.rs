@@ -144,7 +144,8 @@ mod tests {
             "lb agent",
             "lb agent --manifests a --manifests b --state-dir s --run-dir r --bpffs p --cgroup c \
              --service-cidr 10.96.0.0/12,fd00:10:96::/112 --node-name n --cluster-domain cluster.local \
-             --close-tcp --reclaim-after 5",
+             --close-tcp --reclaim-after 5 \
+             --nodeport-addresses 10.0.0.0/8,fd00::/8 --service-proxy-name p",
             "lb agent --map-size RUNS=1048576,ORIGIN=1024 --map-size SERVICES=1000",
             "lb apply -f file.yaml",
             "lb apply -f - --dry-run --strict --run-dir r",

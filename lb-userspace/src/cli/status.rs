@@ -68,6 +68,11 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     line("Agent:", format!("lb {}, pid {}, running for {started}", agent.version, agent.pid))?;
     line("Node:", agent.node.clone())?;
     line("Service CIDR:", agent.service_cidrs.join(", "))?;
+    let addresses: Vec<_> = agent.node_port_addresses.iter().map(ToString::to_string).collect();
+    line(
+        "NodePorts on:",
+        if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") },
+    )?;
     line(
         "Objects:",
         format!(
@@ -229,6 +234,9 @@ mod tests {
                 node: "n1".into(),
                 started: "2026-11-22T11:00:00Z".into(),
                 service_cidrs: vec!["10.96.0.0/12".into()],
+                node_port_addresses: ["10.0.0.1", "::1"]
+                    .map(|ip| ip.parse().expect("an address"))
+                    .into(),
             },
             datapath: datapath::Status {
                 programs: vec![ProgramStatus {
@@ -279,6 +287,7 @@ mod tests {
             "Agent:          lb 0.1.0, pid 7, running for 60m\n\
              Node:           n1\n\
              Service CIDR:   10.96.0.0/12\n\
+             NodePorts on:   10.0.0.1, ::1\n\
              Objects:        1 service, 2 pods, 0 endpointslices\n\
              Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\

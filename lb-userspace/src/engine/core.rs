@@ -1,10 +1,12 @@
 //! What the engine's thread does with each command.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -19,10 +21,10 @@ use crate::api::types::{
     AgentStatus, Origin, Outcome, RefusedObject, SourceStatus, Status, Submitted, Verdict,
     WatchChange,
 };
-use crate::datapath::Change;
+use crate::datapath::{Change, Refused};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
-use crate::plan::ServicePortId;
+use crate::plan::{NodePortAddresses, ServicePortId};
 use crate::sockets::{Cause, CloseReply, CloseRequest, DeadPeer, Facts};
 use crate::store::{CommitError, Committed, Store};
 
@@ -34,7 +36,9 @@ pub(super) struct Core<S> {
     agent: AgentStatus,
     /// What the sink was told to hold for each Service.
     planned: BTreeMap<Key, Vec<ServicePortId>>,
-    /// Services of which the sink refused something, and why.
+    /// `--nodeport-addresses`
+    nodeport_addresses: Vec<IpNet>,
+    /// What the sink cannot make at present, and why; it tries again with every call.
     unserved: BTreeMap<Key, BTreeMap<ServicePortId, String>>,
     files: Files,
     sources: BTreeMap<(String, Option<PathBuf>), SourceStatus>,
@@ -53,12 +57,14 @@ impl<S: Sink> Core<S> {
             node: config.node_name.clone(),
             started: Timestamp::now().to_string(),
             service_cidrs: config.service_cidrs.iter().map(ToString::to_string).collect(),
+            node_port_addresses: Vec::new(),
         };
         let mut core = Self {
             store,
             sink,
             agent,
             planned: BTreeMap::new(),
+            nodeport_addresses: config.nodeport_addresses.clone(),
             unserved: BTreeMap::new(),
             files: Files::default(),
             sources: BTreeMap::new(),
@@ -66,6 +72,7 @@ impl<S: Sink> Core<S> {
             watchers: Watchers::default(),
             closing,
         };
+        core.node_addresses(&config.node_addresses);
         // What files said last may not have reached the disk before the earlier agent was killed, but
         // it has reached the kernel: that is served on until the files have been read.
         if core.awaited == 0 || !core.sink.has_adopted() {
@@ -140,6 +147,20 @@ impl<S: Sink> Core<S> {
         }
     }
 
+    pub(super) fn node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let selected = NodePortAddresses::select(addresses, &self.nodeport_addresses);
+        let shown: Vec<IpAddr> = selected.iter().collect();
+        if shown == self.agent.node_port_addresses {
+            return;
+        }
+        self.agent.node_port_addresses = shown;
+        self.store.set_node_ports(selected);
+        // What has not been planned so far will be planned with these.
+        let planned = self.store.with_node_ports().filter(|key| self.planned.contains_key(*key));
+        let affected = planned.cloned().collect();
+        self.serve(&affected);
+    }
+
     pub(super) fn delete(&mut self, keys: Vec<Key>, dry_run: bool) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(keys.len());
         let mut free = Vec::new();
@@ -187,8 +208,7 @@ impl<S: Sink> Core<S> {
     pub(super) fn status(&self) -> Status {
         let unserved = self.unserved.iter().flat_map(|(key, ports)| {
             let source = self.store.owner(key).map(describe).unwrap_or_default();
-            let distinct: BTreeSet<&String> = ports.values().collect();
-            distinct.into_iter().map(move |message| RefusedObject {
+            distinct(ports).into_iter().map(move |message| RefusedObject {
                 source: source.clone(),
                 object: key.to_string(),
                 message: message.clone(),
@@ -258,6 +278,8 @@ impl<S: Sink> Core<S> {
             self.serve_all();
         }
         self.sink.prune();
+        // What was in the way of something may be gone.
+        self.serve(&BTreeSet::new());
         // An earlier agent may have been killed before it had closed what it should.
         self.closing.deaths();
     }
@@ -276,10 +298,8 @@ impl<S: Sink> Core<S> {
                 }
                 for outcome in &mut outcomes {
                     let messages = outcome.key.as_ref().and_then(|key| self.unserved.get(key));
-                    // Its ports and its addresses often fail for the same reason.
-                    let distinct: BTreeSet<&String> =
-                        messages.into_iter().flat_map(BTreeMap::values).collect();
-                    outcome.warnings.extend(distinct.into_iter().cloned());
+                    let messages = messages.into_iter().flat_map(distinct).cloned();
+                    outcome.warnings.extend(messages);
                 }
             }
             Err(error) => {
@@ -293,12 +313,7 @@ impl<S: Sink> Core<S> {
     }
 
     fn show(&mut self, committed: &Committed) {
-        let mut affected = committed.affected.clone();
-        if frees_something(committed) {
-            // What did not fit may fit now.
-            affected.extend(self.unserved.keys().cloned());
-        }
-        self.serve(&affected);
+        self.serve(&committed.affected);
         self.closing.note(committed);
         self.watchers.publish(committed, &self.store);
     }
@@ -339,25 +354,32 @@ impl<S: Sink> Core<S> {
             if !ids.is_empty() {
                 self.planned.insert(key.clone(), ids);
             }
-            self.unserved.remove(key);
         }
-        if changes.is_empty() {
+        if changes.is_empty() && self.unserved.is_empty() {
             return;
         }
         // What goes first makes room for what comes.
         changes.sort_by_key(|(_, wanted)| wanted.is_some());
+        let mut unserved: BTreeMap<Key, BTreeMap<ServicePortId, String>> = BTreeMap::new();
         let refused = self.sink.apply(changes);
         if self.sink.take_deaths() {
             self.closing.deaths();
         }
-        for refused in refused {
-            tracing::error!(
-                "{} in namespace {}: {refused}",
-                refused.id.service,
-                refused.id.service.namespace
-            );
-            let ports = self.unserved.entry(refused.id.service.clone()).or_default();
-            ports.insert(refused.id, refused.message);
+        for Refused { id, message } in refused {
+            let ports = unserved.entry(id.service.clone()).or_default();
+            let all = ports.entry(id).or_default();
+            if !all.is_empty() {
+                all.push_str("; ");
+            }
+            all.push_str(&message);
+        }
+        let before = std::mem::replace(&mut self.unserved, unserved);
+        for (key, ports) in &self.unserved {
+            let known: BTreeSet<&String> =
+                before.get(key).into_iter().flat_map(BTreeMap::values).collect();
+            for message in distinct(ports).difference(&known) {
+                tracing::error!("{key} in namespace {}: {message}", key.namespace);
+            }
         }
     }
 }
@@ -368,12 +390,9 @@ fn frees_an_address(committed: &Committed) -> bool {
     services.any(|event| event.change != WatchChange::Added)
 }
 
-/// Whether a batch may have freed a place in a map.
-fn frees_something(committed: &Committed) -> bool {
-    committed.events.iter().any(|event| match event.change {
-        WatchChange::Deleted | WatchChange::Modified => true,
-        WatchChange::Added => false,
-    })
+/// The parts of a Service often fail for one reason.
+fn distinct(messages: &BTreeMap<ServicePortId, String>) -> BTreeSet<&String> {
+    messages.values().collect()
 }
 
 /// A batch that failed changed nothing, so only refusals and what would not have changed stay.

@@ -12,6 +12,8 @@ mod tests;
 mod thread;
 mod watch;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,6 +53,12 @@ pub struct Config {
     pub node_name: String,
     /// How sockets to backends that are gone are treated.
     pub sockets: sockets::Config,
+    /// The addresses that this node has now; [`Engine::node_addresses`] follows them.
+    pub node_addresses: BTreeSet<IpAddr>,
+    /// `--nodeport-addresses`; none selects all.
+    pub nodeport_addresses: Vec<IpNet>,
+    /// `--service-proxy-name`
+    pub service_proxy_name: Option<String>,
     /// Number of sources that must sync before anything is pruned.
     pub sources: usize,
 }
@@ -80,7 +88,8 @@ impl Engine {
         let start = move || {
             let pools = Pools::new(&config.service_cidrs).context("--service-cidr")?;
             // The store first: it says if another agent is at work, before the kernel is touched.
-            let store = Store::open(&config.state_dir, &config.node_name, pools)?;
+            let mut store = Store::open(&config.state_dir, &config.node_name, pools)?;
+            store.set_proxy_name(config.service_proxy_name.as_deref());
             let mut sink = open()?;
             let closing = Closing::start(&config, &mut sink, asking)?;
             Ok(Core::new(&config, store, sink, closing))
@@ -115,6 +124,12 @@ impl Engine {
     /// deleted and the datapath is pruned.
     pub async fn source(&self, status: SourceStatus) {
         self.ask(|reply| Command::Source { status, reply }).await.unwrap_or_default();
+    }
+
+    /// The addresses that this node has, if they are others than before.
+    pub async fn node_addresses(&self, addresses: BTreeSet<IpAddr>) {
+        let asked = self.ask(|reply| Command::NodeAddresses { addresses, reply }).await;
+        asked.unwrap_or_default();
     }
 
     /// Deletes objects, one outcome each, in order. What a manifest file holds is refused: it would
@@ -170,6 +185,7 @@ impl Engine {
                 node: String::new(),
                 started: String::new(),
                 service_cidrs: Vec::new(),
+                node_port_addresses: Vec::new(),
             },
             datapath: datapath::Status::default(),
             sockets: sockets::Status::default(),

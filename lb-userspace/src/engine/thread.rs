@@ -1,5 +1,7 @@
 //! The engine's thread: takes one command after another off the queue.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc as std_mpsc};
@@ -37,6 +39,10 @@ pub(super) enum Command {
     },
     Source {
         status: SourceStatus,
+        reply: oneshot::Sender<()>,
+    },
+    NodeAddresses {
+        addresses: BTreeSet<IpAddr>,
         reply: oneshot::Sender<()>,
     },
     Delete {
@@ -146,6 +152,10 @@ fn execute<S: Sink>(core: &mut Core<S>, command: Command) -> Option<oneshot::Sen
         }
         Command::Source { status, reply } => {
             core.source(status);
+            reply.send(()).ok();
+        }
+        Command::NodeAddresses { addresses, reply } => {
+            core.node_addresses(&addresses);
             reply.send(()).ok();
         }
         Command::Delete { keys, dry_run, reply } => {

@@ -2,6 +2,7 @@
 
 mod disk;
 mod files;
+mod frontends;
 mod orders;
 mod scale;
 mod serving;
@@ -29,7 +30,11 @@ struct Held {
     table: BTreeMap<ServicePortId, Wanted>,
     /// More service ports than this are refused.
     capacity: Option<usize>,
+    /// What was refused; tried again with every call, as the datapath does.
+    unfinished: BTreeMap<ServicePortId, Wanted>,
     applied: usize,
+    /// What the last call was about.
+    changed: Vec<ServicePortId>,
     pruned: usize,
 }
 
@@ -40,12 +45,19 @@ impl Sink for Table {
     fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused> {
         let mut held = self.0.lock().expect("no test panics with it");
         held.applied += 1;
+        held.changed = changes.iter().map(|(id, _)| id.clone()).collect();
+        let earlier = std::mem::take(&mut held.unfinished);
+        let mut batch: BTreeMap<_, _> =
+            earlier.into_iter().map(|(id, wanted)| (id, Some(wanted))).collect();
+        batch.extend(changes);
+        held.table.retain(|id, _| batch.get(id).is_none_or(Option::is_some));
         let mut refused = Vec::new();
-        for (id, wanted) in changes {
+        for (id, wanted) in batch {
             let full = held.capacity.is_some_and(|capacity| held.table.len() >= capacity);
             match wanted {
-                None => drop(held.table.remove(&id)),
-                Some(_) if full && !held.table.contains_key(&id) => {
+                None => {}
+                Some(wanted) if full && !held.table.contains_key(&id) => {
+                    held.unfinished.insert(id.clone(), wanted);
                     refused
                         .push(Refused { id, message: "SERVICES is full; --max-services".into() });
                 }
@@ -159,6 +171,9 @@ fn config(folder: &Path, sources: usize) -> Config {
         },
         service_cidrs,
         node_name: "us".into(),
+        node_addresses: ["192.0.2.1".parse().expect("an address")].into(),
+        nodeport_addresses: Vec::new(),
+        service_proxy_name: None,
         sources,
     }
 }

@@ -1,0 +1,213 @@
+//! The addresses of this node, by rtnetlink(7), in the network namespace that the agent runs in.
+//!
+//! The kernel's announcements say only *that* something has changed; *what* there is then, a listing
+//! says. So it does not matter how many announcements are lost to a full buffer.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context as _, Result, bail};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::engine::Engine;
+
+/// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`, include/uapi/linux/rtnetlink.h
+const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
+
+/// The kernel's messages are no longer.
+const BUFFER: usize = 32 << 10;
+
+/// How often a listing that a change interrupted is begun again. The change is announced, too.
+const ATTEMPTS: u32 = 5;
+
+/// The node's addresses and their changes.
+#[derive(Debug)]
+pub struct Addresses {
+    announcements: AsyncFd<OwnedFd>,
+}
+
+impl Addresses {
+    /// Changes from now on will be noticed.
+    pub fn subscribe() -> Result<Self> {
+        let socket = open(SocketFlags::NONBLOCK).context("opening a netlink socket")?;
+        bind(&socket, &SocketAddrNetlink::new(0, ADDRESS_GROUPS))
+            .context("following this node's addresses")?;
+        // SAFETY: the descriptor is this value's own, and stays open and the same until it is dropped.
+        let announcements = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Self { announcements })
+    }
+
+    /// The addresses that are in use now.
+    pub fn list(&self) -> Result<BTreeSet<IpAddr>> {
+        let mut addresses = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let listed = list(family).context("listing this node's addresses")?;
+            addresses.extend(listed.iter().filter_map(in_use));
+        }
+        Ok(addresses)
+    }
+
+    /// Tells the engine of changes until `stop` becomes true.
+    pub async fn follow(self, engine: Engine, mut stop: watch::Receiver<bool>) -> Result<()> {
+        loop {
+            tokio::select! {
+                changed = self.changed() => changed.context("following this node's addresses")?,
+                // An error means that the sender is gone, which is a stop as well.
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            }
+            engine.node_addresses(self.list()?).await;
+        }
+    }
+
+    /// Waits for an announcement, and takes in all that there are.
+    async fn changed(&self) -> io::Result<()> {
+        loop {
+            let mut ready = self.announcements.readable().await?;
+            let mut heard = false;
+            loop {
+                match recv(&self.announcements, &mut [0_u8; 1], RecvFlags::empty()) {
+                    // ENOBUFS: there were more than fit in the socket's buffer.
+                    Ok(_) | Err(Errno::NOBUFS) => heard = true,
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            ready.clear_ready();
+            if heard {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
+    // Protocol 0 is NETLINK_ROUTE.
+    let flags = flags | SocketFlags::CLOEXEC;
+    Ok(net::socket_with(net::AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
+}
+
+/// The addresses of one family as the kernel shows them.
+fn list(family: AddressFamily) -> Result<Vec<AddressMessage>> {
+    let (mut listed, mut interrupted) = list_once(family)?;
+    for _ in 1..ATTEMPTS {
+        if !interrupted {
+            break;
+        }
+        (listed, interrupted) = list_once(family)?;
+    }
+    Ok(listed)
+}
+
+/// Also says whether a change interrupted it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum; three variants are ours")]
+fn list_once(family: AddressFamily) -> Result<(Vec<AddressMessage>, bool)> {
+    let socket = open(SocketFlags::empty())?;
+    send(&socket, &request(family), SendFlags::empty())?;
+    let (mut listed, mut interrupted) = (Vec::new(), false);
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::TRUNC)?;
+        let mut rest = buffer.get(..length).context("the kernel's answer is too long")?;
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)?;
+            interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
+            // Messages begin at multiples of four bytes.
+            let length = (message.header.length as usize).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+            match message.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
+                    listed.push(address);
+                }
+                NetlinkPayload::Done(_) => return Ok((listed, interrupted)),
+                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
+                other => bail!("unexpected answer {other:?}"),
+            }
+        }
+    }
+}
+
+fn request(family: AddressFamily) -> Vec<u8> {
+    let mut address = AddressMessage::default();
+    address.header.family = family;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetAddress(address));
+    let mut message = NetlinkMessage::new(header, payload);
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+/// The address, if it can be used. One whose uniqueness is being checked, or that turned out to be
+/// another host's, cannot; the end of the check is announced.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum; two variants are ours")]
+fn in_use(message: &AddressMessage) -> Option<IpAddr> {
+    let flags = message.header.flags;
+    if flags.contains(AddressHeaderFlags::Tentative)
+        && !flags.contains(AddressHeaderFlags::Optimistic)
+    {
+        return None;
+    }
+    let (mut address, mut local) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            _ => {}
+        }
+    }
+    // On a link between two hosts, the other attribute is the other host's address.
+    local.or(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(flags: AddressHeaderFlags, attributes: Vec<AddressAttribute>) -> AddressMessage {
+        let mut message = AddressMessage::default();
+        message.header.flags = flags;
+        message.attributes = attributes;
+        message
+    }
+
+    #[test]
+    fn an_address_counts_while_it_can_be_used() {
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (ours, theirs) = (ip("fd00::1"), ip("fd00::2"));
+        let (permanent, tentative) = (AddressHeaderFlags::Permanent, AddressHeaderFlags::Tentative);
+        for (description, flags, counts) in [
+            ("in use", permanent, true),
+            ("its uniqueness is being checked", permanent | tentative, false),
+            ("another host's", tentative | AddressHeaderFlags::Dadfailed, false),
+            ("in use during the check", tentative | AddressHeaderFlags::Optimistic, true),
+            ("no more for new connections of ours", AddressHeaderFlags::Deprecated, true),
+        ] {
+            let found = in_use(&message(flags, vec![AddressAttribute::Address(ours)]));
+            assert_eq!(found, counts.then_some(ours), "{description}");
+        }
+        let link = vec![AddressAttribute::Address(theirs), AddressAttribute::Local(ours)];
+        assert_eq!(in_use(&message(permanent, link)), Some(ours), "not the other host's");
+    }
+
+    #[tokio::test]
+    async fn the_kernel_lists_this_machines_addresses() {
+        let listed = Addresses::subscribe().expect("a socket").list().expect("a listing");
+        let loopback = [IpAddr::from([127, 0, 0, 1])];
+        assert!(loopback.iter().all(|address| listed.contains(address)), "{listed:?}");
+    }
+}
