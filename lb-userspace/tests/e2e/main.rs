@@ -16,10 +16,12 @@ mod client;
 mod closing;
 mod endpoints;
 mod exempt;
+mod external;
 mod families;
 mod input;
 mod lifecycle;
 mod manifests;
+mod node_ports;
 mod reclaim;
 mod refusals;
 mod restart;
@@ -68,6 +70,8 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         tcp::tests(),
         udp::tests(),
         families::tests(),
+        node_ports::tests(),
+        external::tests(),
         refusals::tests(),
         sockets::tests(),
         slots::tests(),

@@ -75,14 +75,22 @@ impl Stage {
         let started: Vec<_> = [IpAddr::V4(v4), IpAddr::V6(v6)]
             .into_iter()
             .flat_map(|address| listen.iter().map(move |listen| (address, *listen)))
-            .map(|(address, listen)| {
-                let pod = name.to_owned();
-                let server = self.pods.run(move || Server::start(&pod, address, listen));
-                server.unwrap_or_else(|error| panic!("{name}: {listen:?} on {address}: {error}"))
-            })
+            .map(|(address, listen)| server(&self.pods, name, address, listen))
             .collect();
         self.servers.insert(name.to_owned(), started);
         pod
+    }
+
+    /// A server in the node's own namespace that says it is `name`.
+    #[track_caller]
+    pub(crate) fn server_on_node(&self, name: &str, address: IpAddr, listen: Listen) -> Server {
+        server(&self.node, name, address, listen)
+    }
+
+    /// A server in the pods' namespace that says it is `name`.
+    #[track_caller]
+    pub(crate) fn server_among_pods(&self, name: &str, address: IpAddr, listen: Listen) -> Server {
+        server(&self.pods, name, address, listen)
     }
 
     /// Ends the pod's servers and closes their connections; its addresses stay.
@@ -152,6 +160,13 @@ impl Stage {
         fs::write(&draft, text).expect("the manifests directory is writable");
         fs::rename(&draft, &path).expect("the manifests directory is writable");
     }
+}
+
+#[track_caller]
+fn server(namespace: &Namespace, name: &str, address: IpAddr, listen: Listen) -> Server {
+    let its_name = name.to_owned();
+    let server = namespace.run(move || Server::start(&its_name, address, listen));
+    server.unwrap_or_else(|error| panic!("{name}: {listen:?} on {address}: {error}"))
 }
 
 fn new_paths(cgroup: &Path) -> Paths {

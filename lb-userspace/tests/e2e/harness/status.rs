@@ -68,6 +68,14 @@ impl Status {
             .unwrap_or_else(|| panic!("status has no map {name}: {}", self.0))
     }
 
+    /// The addresses on which NodePorts are served.
+    #[track_caller]
+    pub(crate) fn node_port_addresses(&self) -> Vec<&str> {
+        let addresses = self.0["agent"]["nodePortAddresses"].as_array();
+        let addresses = addresses.unwrap_or_else(|| panic!("status has none: {}", self.0));
+        addresses.iter().filter_map(Value::as_str).collect()
+    }
+
     /// The ids of the loaded programs, sorted.
     #[track_caller]
     pub(crate) fn program_ids(&self) -> Vec<u64> {

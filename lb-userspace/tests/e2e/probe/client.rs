@@ -201,6 +201,11 @@ pub(crate) struct ProbeSocket<'probe> {
 
 impl ProbeSocket<'_> {
     #[track_caller]
+    pub(crate) fn bind(&self, to: SocketAddr) -> Result<(), Errno> {
+        self.probe.ask(&Request::Bind { socket: self.number, to })
+    }
+
+    #[track_caller]
     pub(crate) fn connect(&self, to: SocketAddr) -> Result<(), Errno> {
         self.probe.ask(&Request::Connect { socket: self.number, to })
     }

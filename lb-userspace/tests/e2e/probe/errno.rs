@@ -11,6 +11,8 @@ pub(crate) struct Errno(pub(crate) i32);
 impl Errno {
     /// No endpoints, or no such port.
     pub(crate) const REFUSED: Self = Self(libc::ECONNREFUSED);
+    /// A NodePort.
+    pub(crate) const IN_USE: Self = Self(libc::EADDRINUSE);
     /// An address of the Service range that no Service has.
     pub(crate) const HOST_UNREACHABLE: Self = Self(libc::EHOSTUNREACH);
     /// Not translated: the stage has no route to the Service ranges.
@@ -22,6 +24,7 @@ impl fmt::Debug for Errno {
         match self.0 {
             libc::ECONNREFUSED => f.write_str("ECONNREFUSED"),
             libc::EHOSTUNREACH => f.write_str("EHOSTUNREACH"),
+            libc::EADDRINUSE => f.write_str("EADDRINUSE"),
             libc::ENETUNREACH => f.write_str("ENETUNREACH (not translated)"),
             libc::EPERM => f.write_str("EPERM"),
             libc::EAGAIN => f.write_str("EAGAIN (no answer in time)"),

@@ -53,6 +53,10 @@ pub(crate) enum Request {
         socket: u32,
         kind: Kind,
     },
+    Bind {
+        socket: u32,
+        to: SocketAddr,
+    },
     /// A socket whose cookie is that of `other` modulo the number of slots.
     OpenColliding {
         socket: u32,
