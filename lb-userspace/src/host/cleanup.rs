@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::loaded_links;
+use aya::programs::links::{FdLink, LinkType, PinnedLink};
+use aya::programs::loaded_programs;
 
 use super::check::Places;
 use super::leaf::sweep_leaves;
@@ -87,13 +87,13 @@ fn remove_pins(folder: &Path, report: &mut Report) -> Result<()> {
             format!("{} cannot be opened; lb cleanup needs root", folder.display())
         })?,
     };
-    let mut links = BTreeSet::new();
+    let mut programs = BTreeSet::new();
     // Links first: an interrupted cleanup must leave maps without programs, never programs whose
     // maps nobody finds again.
     for kind in PIN_FOLDERS {
-        remove_pins_of(folder, kind, &mut links, report)?;
+        remove_pins_of(folder, kind, &mut programs, report)?;
     }
-    wait_until_detached(&links);
+    wait_until_detached(&programs);
     drop(lock);
     remove_empty(folder, report)
 }
@@ -103,7 +103,7 @@ fn remove_pins(folder: &Path, report: &mut Report) -> Result<()> {
 fn remove_pins_of(
     folder: &Path,
     prefix: &str,
-    links: &mut BTreeSet<u32>,
+    programs: &mut BTreeSet<u32>,
     report: &mut Report,
 ) -> Result<()> {
     for path in entries(folder)? {
@@ -112,9 +112,7 @@ fn remove_pins_of(
             continue;
         }
         for pin in entries(&path)? {
-            // What is no link has no such number, and nothing to wait for.
-            let link = PinnedLink::from_pin(&pin).and_then(|pin| FdLink::from(pin).info());
-            links.extend(link.map(|link| link.id()));
+            programs.extend(attached_program(&pin));
             fs::remove_file(&pin)
                 .with_context(|| format!("{} cannot be removed", pin.display()))?;
             report.pins += 1;
@@ -124,12 +122,20 @@ fn remove_pins_of(
     Ok(())
 }
 
+/// The program that a pin keeps attached. Of a map, the kernel tells its own in the place of a link's
+/// numbers; no map of ours has the type that stands where cgroup links have theirs.
+fn attached_program(pin: &Path) -> Option<u32> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).ok()?).info().ok()?;
+    (link.link_type().ok()? == LinkType::Cgroup).then(|| link.program_id())
+}
+
 /// The kernel takes programs away in its own time after the last pin is gone. A person who is told that
-/// they are detached finds it so.
-fn wait_until_detached(links: &BTreeSet<u32>) {
+/// they are detached finds it so: a link's number is free before its program is detached, the program's
+/// only afterwards (`bpf_link_free`, kernel/bpf/syscall.c).
+fn wait_until_detached(programs: &BTreeSet<u32>) {
     const PATIENCE: Duration = Duration::from_secs(2);
     let deadline = Instant::now() + PATIENCE;
-    while loaded_links().flatten().any(|link| links.contains(&link.id())) {
+    while loaded_programs().flatten().any(|program| programs.contains(&program.id())) {
         if Instant::now() > deadline {
             tracing::warn!("the programs' pins are gone, but the kernel still holds some of them");
             return;
