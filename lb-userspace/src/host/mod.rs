@@ -4,6 +4,7 @@ mod bpffs;
 mod cgroup;
 mod check;
 mod cleanup;
+mod descriptors;
 mod kernel;
 mod leaf;
 mod lock;
@@ -17,6 +18,7 @@ pub use cgroup::{
 };
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
+pub use descriptors::{SocketDescriptor, has_ended, numbered, socket_descriptors};
 pub use kernel::{Version, allow_locked_memory, hostname};
 pub use leaf::{Leaf, sweep_leaves};
 pub use lock::{Lock, LockError, lock_file, lock_folder};

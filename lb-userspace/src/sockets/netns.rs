@@ -5,7 +5,6 @@
 //! a mount or descriptor of a process that must not be looked into.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -98,7 +97,7 @@ impl<F: FnMut(Namespace) -> Result<()>> Walk<F> {
     }
 
     fn entries(&mut self, folder: &Path) -> Vec<PathBuf> {
-        numbered(folder).unwrap_or_else(|error| {
+        host::numbered(folder).unwrap_or_else(|error| {
             self.problems.push(format!("{}: {error}", folder.display()));
             Vec::new()
         })
@@ -112,7 +111,7 @@ impl<F: FnMut(Namespace) -> Result<()>> Walk<F> {
                 Ok(mark) => {
                     self.closed.entry(mark).or_insert(namespace);
                 }
-                Err(error) if is_gone(&error) => {}
+                Err(error) if host::has_ended(&error) => {}
                 Err(error) => self.problems.push(format!("{}: {error}", thread.display())),
             },
             _ => self.look_at(&namespace),
@@ -121,7 +120,7 @@ impl<F: FnMut(Namespace) -> Result<()>> Walk<F> {
 
     /// Namespaces that a process holds open.
     fn descriptors(&mut self, process: &Path) {
-        for descriptor in numbered(&process.join("fd")).unwrap_or_default() {
+        for descriptor in host::numbered(&process.join("fd")).unwrap_or_default() {
             let target = fs::read_link(&descriptor).unwrap_or_default();
             if target.as_os_str().as_encoded_bytes().starts_with(b"net:[") {
                 self.look_at(&descriptor);
@@ -134,7 +133,7 @@ impl<F: FnMut(Namespace) -> Result<()>> Walk<F> {
     fn mounts(&mut self, process: &Path) {
         let mounts = match host::mounts_of(process) {
             Ok(mounts) => mounts,
-            Err(error) if is_gone(&error) => return,
+            Err(error) if host::has_ended(&error) => return,
             Err(error) => return self.problems.push(format!("{}: {error}", process.display())),
         };
         for mount in mounts.into_iter().filter(|mount| mount.kind == "nsfs") {
@@ -155,7 +154,7 @@ impl<F: FnMut(Namespace) -> Result<()>> Walk<F> {
             Err(error) => Err(error.into()),
         };
         if let Err(error) = result
-            && !error.downcast_ref().is_some_and(is_gone)
+            && !error.downcast_ref().is_some_and(host::has_ended)
         {
             self.problems.push(format!("{}: {error:#}", path.display()));
         }
@@ -186,23 +185,6 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 /// kernel makes the files below `net` for each namespace, and shows them to everybody.
 fn mark(thread: &Path) -> io::Result<u64> {
     Ok(fs::metadata(thread.join("net/dev"))?.ino())
-}
-
-/// The numbered entries of a folder of /proc; none if its process has ended.
-pub(super) fn numbered(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    // An entry that cannot be read is of a process that is ending.
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let number = |name: &OsString| name.as_encoded_bytes()[0].is_ascii_digit();
-    Ok(names.filter(number).map(|name| folder.join(name)).collect())
-}
-
-/// Whether the process that was looked at has ended meanwhile.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 #[cfg(test)]

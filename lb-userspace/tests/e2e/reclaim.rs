@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use aya::programs::loaded_programs;
 use libtest_mimic::Trial;
 
 use crate::harness::{Listen, Stage, cases, eventually, service};
@@ -26,13 +27,22 @@ fn stage_with_web() -> Stage {
     stage
 }
 
-/// Takes the program away that frees slots, as if nothing were attached.
-fn detach_release(stage: &Stage) {
+/// Kills the agent and takes the program away that frees slots, as if nothing were attached.
+fn detach_release(stage: &mut Stage) {
+    let ids = stage.agent.status().program_ids();
+    stage.agent.kill_nine();
     let entries = fs::read_dir(&stage.agent.paths.bpffs).expect("the folder of pins").flatten();
     let links = entries.map(|entry| entry.path().join("sock_release"));
     let links: Vec<PathBuf> = links.filter(|link| link.exists()).collect();
     let [link] = &links[..] else { panic!("one pinned link of sock_release: {links:?}") };
     fs::remove_file(link).expect("the pin can be removed");
+    // The kernel detaches it in its own time.
+    eventually("the program is gone", || {
+        let loaded =
+            loaded_programs().flatten().filter(|program| ids.contains(&program.id().into()));
+        let loaded = loaded.count();
+        if loaded < ids.len() { Ok(()) } else { Err(format!("{loaded} are loaded")) }
+    });
 }
 
 fn slots_of_sockets_closed_while_nothing_was_attached_are_freed() {
@@ -49,8 +59,7 @@ fn slots_of_sockets_closed_while_nothing_was_attached_are_freed() {
     living[2].connect(web).expect("connect");
     assert_eq!(stage.agent.status().used("ORIGIN"), 103, "a slot for each socket");
 
-    stage.agent.kill_nine();
-    detach_release(&stage);
+    detach_release(&mut stage);
     drop(closed);
     stage.agent.start();
     eventually("the slots of closed sockets are freed", || {
@@ -92,8 +101,7 @@ fn slots_of_living_sockets_stay() {
     // A socket that is closed after the agent has looked for the first time shows that it looks again.
     let last = probe.open(Kind::Tcp4);
     last.connect((vips[0], 80).into()).expect("connect");
-    stage.agent.kill_nine();
-    detach_release(&stage);
+    detach_release(&mut stage);
     drop(last);
     stage.agent.start();
     eventually("the slot of the closed socket is freed", || {
