@@ -41,7 +41,7 @@ fn is_current_exempt() -> bool {
             break;
         }
         // SAFETY: only whether there is an element counts.
-        if unsafe { EXEMPT.get(&id) }.is_some() {
+        if unsafe { EXEMPT.get(id) }.is_some() {
             return true;
         }
     }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::abi::{Address, FrontendKey, FrontendKind as EntryKind, Port, protocol};
-use proptest::prelude::*;
 
 use super::Refused;
 use super::maps::Capacity;
@@ -17,6 +16,8 @@ use crate::plan::{
     Backend, Family, Frontend, FrontendKind, Part, Policy, Protocol, ServicePortId, Wanted,
 };
 use crate::sockets::{DeadPeer, Membership};
+
+mod properties;
 
 /// Small enough that every pool runs short within a few batches.
 const SMALL: Capacity = Capacity { frontends: 16, services: 4, slots: 14, backends: 12 };
@@ -353,164 +354,6 @@ fn what_nobody_wants_after_a_restart_goes_only_when_pruned() {
     adopted.prune();
     assert_eq!(adopted.maps.served(), expected(&one));
     assert_eq!(adopted.maps.tables.frontends.len(), 2, "one port and its address");
-}
-
-/// States of up to five services over eight addresses, each with some of nine pods, by one policy or
-/// the other.
-fn states() -> impl Strategy<Value = Vec<State>> {
-    let one = (
-        prop::collection::btree_set(1..9_u8, 1..3),
-        prop::collection::btree_set(prop_oneof![1..7_u8, Just(150), Just(250)], 0..6),
-        any::<bool>(),
-    );
-    let state = prop::collection::btree_map(1..6_u16, one, 0..5).prop_map(|services| {
-        let mut taken = BTreeSet::new();
-        let mut state = State::new();
-        for (n, (vips, pods, internal_local)) in services {
-            let vips: Vec<u8> = vips.into_iter().filter(|vip| taken.insert(*vip)).collect();
-            if !vips.is_empty() {
-                state.extend(service(n, &vips, &pods.into_iter().collect::<Vec<_>>()));
-                state.get_mut(&id(n)).expect("just put").policy.internal_local = internal_local;
-            }
-        }
-        state
-    });
-    prop::collection::vec(state, 1..7)
-}
-
-/// Walks through the states; what each ended in, refused changes left out.
-fn walk(writer: &mut Writer<Model>, states: &[State]) -> State {
-    let mut now = State::new();
-    for next in states {
-        let refused = step(writer, &now, next);
-        let mut reached = next.clone();
-        for id in refused {
-            match now.get(&id) {
-                Some(old) => drop(reached.insert(id, old.clone())),
-                None => drop(reached.remove(&id)),
-            }
-        }
-        now = reached;
-    }
-    now
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
-    /// The model looks at every single write.
-    #[test]
-    fn every_prefix_of_every_batch_is_legal(states in states()) {
-        let mut writer = Writer::new(Model::new(AMPLE));
-        let reached = walk(&mut writer, &states);
-        prop_assert_eq!(writer.maps.served(), expected(&reached));
-        prop_assert_eq!(&reached, states.last().expect("at least one"));
-    }
-
-    /// Whatever the writer refuses for want of room, what it serves is legal.
-    #[test]
-    fn short_pools_refuse_and_never_mix_services(states in states()) {
-        let mut writer = Writer::new(Model::new(SMALL));
-        // A change that is refused and succeeds later has no place in the plain expectation:
-        // the model's own checks are the test.
-        for pair in states.windows(2) {
-            for (from, to) in states.iter().flat_map(|s| states.iter().map(move |t| (s, t))) {
-                announce(&mut writer.maps, from, to);
-            }
-            writer.maps.announced = writer.maps.allowed.clone();
-            writer.maps.steady.clear();
-            let ids: BTreeSet<&ServicePortId> = pair[0].keys().chain(pair[1].keys()).collect();
-            let changes = ids.into_iter().map(|id| (id.clone(), pair[1].get(id).cloned()));
-            writer.apply(changes.collect());
-        }
-    }
-
-    /// Services that claim what others have: one of them gets it, and whoever waits is named.
-    #[test]
-    fn disputed_frontends_are_served_by_one_of_those_who_claim_them(states in states(), claims in
-        prop::collection::vec((1..6_u16, 1..12_u8), 0..12)) {
-        let claim = |state: &State| {
-            let mut state = state.clone();
-            // External addresses take the cluster list: here it is everybody's.
-            state.values_mut().for_each(|wanted| wanted.policy.internal_local = false);
-            for (n, vip) in &claims {
-                let external = frontend(*vip, 80, FrontendKind::External);
-                if let Some(wanted) = state.get_mut(&id(*n))
-                    && wanted.frontends.iter().all(|f| f.address != external.address)
-                {
-                    wanted.frontends.push(external);
-                }
-            }
-            state
-        };
-        let mut writer = Writer::new(Model::new(AMPLE));
-        let mut now = State::new();
-        for next in states.iter().map(claim) {
-            let refused = change(&mut writer, &now, &next);
-            let losers: BTreeSet<_> = refused.iter().map(|refused| &refused.id).collect();
-            let claimants = |key: &FrontendKey| {
-                next.iter().filter(|(_, w)| frontends(w).any(|k| k == *key)).collect::<Vec<_>>()
-            };
-            let keys: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
-            for key in keys {
-                let served = &writer.maps.served()[&key];
-                let claimants = claimants(&key);
-                let mut fits = claimants.iter().filter(|(_, w)| selected(w).eq(served.iter().copied()));
-                prop_assert!(fits.next().is_some(), "{:?} leads to {:?}", key, served);
-                let losing = claimants.iter().filter(|(id, _)| losers.contains(id)).count();
-                prop_assert!(losing + 1 >= claimants.len(), "{:?}: who waits is named", key);
-                let allocated = claimants.iter().find(|(_, w)| {
-                    w.frontends.iter().any(|f| f.kind == FrontendKind::ClusterIp
-                        && Address::from(f.address) == key.address)
-                });
-                if let Some((_, owner)) = allocated {
-                    prop_assert!(selected(owner).eq(served.iter().copied()), "{:?}: its owner", key);
-                }
-            }
-            let kept = writer.maps.served().len();
-            let wanted: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
-            prop_assert_eq!(kept, wanted.len(), "and nothing else");
-            now = next;
-        }
-    }
-
-    /// One system call fails, whichever it is: the next batch repairs it.
-    #[test]
-    fn a_failed_call_is_repaired(states in states(), fail in 0..40_usize) {
-        let mut writer = Writer::new(Model::new(AMPLE));
-        let last = states.len() - 1;
-        let before = walk(&mut writer, &states[..last]);
-        writer.maps.fail_at = Some(fail);
-        announce(&mut writer.maps, &before, &states[last]);
-        writer.maps.steady.clear();
-        let ids: BTreeSet<&ServicePortId> = before.keys().chain(states[last].keys()).collect();
-        let changes = ids.into_iter().map(|id| (id.clone(), states[last].get(id).cloned()));
-        writer.apply(changes.collect());
-        writer.maps.fail_at = None;
-        prop_assert!(writer.apply(Vec::new()).is_empty());
-        prop_assert_eq!(writer.maps.served(), expected(&states[last]));
-    }
-
-    /// The agent dies after any write; the next one reads the maps and finishes.
-    #[test]
-    fn a_new_agent_goes_on_from_any_crash(states in states(), crash in 0..60_usize) {
-        let mut writer = Writer::new(Model::new(AMPLE));
-        let last = states.len() - 1;
-        let before = walk(&mut writer, &states[..last]);
-        writer.maps.crash_at = Some(writer.maps.writes + crash);
-        step(&mut writer, &before, &states[last]);
-
-        let mut maps = writer.maps;
-        maps.crash_at = None;
-        let mut next = Writer::adopt(maps).expect("the model can be read");
-        announce(&mut next.maps, &before, &states[last]);
-        let wanted = states[last].iter().map(|(id, w)| (id.clone(), Some(w.clone())));
-        prop_assert!(next.apply(wanted.collect()).is_empty());
-        next.prune();
-        prop_assert_eq!(next.maps.served(), expected(&states[last]));
-        let ports = expected(&states[last]).len();
-        prop_assert_eq!(next.maps.tables.frontends.len(), 2 * ports, "ports and addresses");
-    }
 }
 
 /// What decides whether sockets are closed that were connected to `pod` by the frontend `vip`.

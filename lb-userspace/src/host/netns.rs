@@ -14,7 +14,8 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 /// Before Linux 5.14 there is no way to ask.
 pub fn netns_cookie() -> io::Result<u64> {
     let socket = UnixDatagram::unbound()?;
-    let (mut cookie, mut length) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    let mut cookie = 0_u64;
+    let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` bytes, which is the size of the cookie.
     let result = unsafe {
         libc::getsockopt(

@@ -48,16 +48,19 @@ fn anonymous() -> usize {
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }
 
+/// How many backends each service port has.
+fn backends(rig: &Rig) -> Vec<usize> {
+    let held = rig.held();
+    let ports = held.table.iter().filter(|(id, _)| id.part != Part::Addresses);
+    ports.map(|(_, wanted)| wanted.backends.len()).collect()
+}
+
 async fn fill(objects: Vec<Submitted>) -> Rig {
     let rig = Rig::with_sources(1);
     let started = Instant::now();
     rig.engine.replace_file("/m/big.yaml".into(), objects, Vec::new()).await;
     println!("admitted, committed and planned in {:?}", started.elapsed());
-    let held = rig.held();
-    let ports = held.table.iter().filter(|(id, _)| id.part != Part::Addresses);
-    assert_eq!(ports.clone().count(), SERVICES);
-    assert!(ports.clone().all(|(_, wanted)| wanted.backends.len() == 10));
-    drop(held);
+    assert_eq!(backends(&rig), [10; SERVICES]);
     rig.engine.stop().await;
     rig
 }

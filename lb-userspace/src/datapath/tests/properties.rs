@@ -1,0 +1,182 @@
+//! Random states, scarce pools, disputed frontends, failing calls and crashes.
+
+use std::collections::BTreeSet;
+
+use lb_common::abi::{Address, FrontendKey};
+use proptest::prelude::*;
+
+use super::*;
+
+/// States of up to five services over eight addresses, each with some of nine pods, by one policy or
+/// the other.
+fn states() -> impl Strategy<Value = Vec<State>> {
+    let one = (
+        prop::collection::btree_set(1..9_u8, 1..3),
+        prop::collection::btree_set(prop_oneof![1..7_u8, Just(150), Just(250)], 0..6),
+        any::<bool>(),
+    );
+    let state = prop::collection::btree_map(1..6_u16, one, 0..5).prop_map(|services| {
+        let mut taken = BTreeSet::new();
+        let mut state = State::new();
+        for (n, (vips, pods, internal_local)) in services {
+            let vips: Vec<u8> = vips.into_iter().filter(|vip| taken.insert(*vip)).collect();
+            if !vips.is_empty() {
+                state.extend(service(n, &vips, &pods.into_iter().collect::<Vec<_>>()));
+                state.get_mut(&id(n)).expect("just put").policy.internal_local = internal_local;
+            }
+        }
+        state
+    });
+    prop::collection::vec(state, 1..7)
+}
+
+/// Walks through the states; what each ended in, refused changes left out.
+fn walk(writer: &mut Writer<Model>, states: &[State]) -> State {
+    let mut now = State::new();
+    for next in states {
+        let refused = step(writer, &now, next);
+        let mut reached = next.clone();
+        for id in refused {
+            match now.get(&id) {
+                Some(old) => drop(reached.insert(id, old.clone())),
+                None => drop(reached.remove(&id)),
+            }
+        }
+        now = reached;
+    }
+    now
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// The model looks at every single write.
+    #[test]
+    fn every_prefix_of_every_batch_is_legal(states in states()) {
+        let mut writer = Writer::new(Model::new(AMPLE));
+        let reached = walk(&mut writer, &states);
+        prop_assert_eq!(writer.maps.served(), expected(&reached));
+        prop_assert_eq!(&reached, states.last().expect("at least one"));
+    }
+
+    /// Whatever the writer refuses for want of room, what it serves is legal.
+    #[test]
+    fn short_pools_refuse_and_never_mix_services(states in states()) {
+        let mut writer = Writer::new(Model::new(SMALL));
+        // A change that is refused and succeeds later has no place in the plain expectation:
+        // the model's own checks are the test.
+        for pair in states.windows(2) {
+            for (from, to) in states.iter().flat_map(|s| states.iter().map(move |t| (s, t))) {
+                announce(&mut writer.maps, from, to);
+            }
+            writer.maps.announced = writer.maps.allowed.clone();
+            writer.maps.steady.clear();
+            let ids: BTreeSet<&ServicePortId> = pair[0].keys().chain(pair[1].keys()).collect();
+            let changes = ids.into_iter().map(|id| (id.clone(), pair[1].get(id).cloned()));
+            writer.apply(changes.collect());
+        }
+    }
+
+    /// Services that claim what others have: one of them gets it, and whoever waits is named.
+    #[test]
+    fn disputed_frontends_are_served_by_one_of_those_who_claim_them(states in states(), claims in
+        prop::collection::vec((1..6_u16, 1..12_u8), 0..12)) {
+        let claim = |state: &State| {
+            let mut state = state.clone();
+            // External addresses take the cluster list: here it is everybody's.
+            state.values_mut().for_each(|wanted| wanted.policy.internal_local = false);
+            for (n, vip) in &claims {
+                let external = frontend(*vip, 80, FrontendKind::External);
+                if let Some(wanted) = state.get_mut(&id(*n))
+                    && wanted.frontends.iter().all(|f| f.address != external.address)
+                {
+                    wanted.frontends.push(external);
+                }
+            }
+            state
+        };
+        let mut writer = Writer::new(Model::new(AMPLE));
+        let mut now = State::new();
+        for next in states.iter().map(claim) {
+            let refused = change(&mut writer, &now, &next);
+            let losers: BTreeSet<_> = refused.iter().map(|refused| &refused.id).collect();
+            let claimants = |key: &FrontendKey| {
+                next.iter().filter(|(_, w)| frontends(w).any(|k| k == *key)).collect::<Vec<_>>()
+            };
+            let keys: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
+            for key in keys {
+                let served = &writer.maps.served()[&key];
+                let claimants = claimants(&key);
+                let mut fits = claimants.iter().filter(|(_, w)| selected(w).eq(served.iter().copied()));
+                prop_assert!(fits.next().is_some(), "{:?} leads to {:?}", key, served);
+                let losing = claimants.iter().filter(|(id, _)| losers.contains(id)).count();
+                prop_assert!(losing + 1 >= claimants.len(), "{:?}: who waits is named", key);
+                let allocated = claimants.iter().find(|(_, w)| {
+                    w.frontends.iter().any(|f| f.kind == FrontendKind::ClusterIp
+                        && Address::from(f.address) == key.address)
+                });
+                if let Some((_, owner)) = allocated {
+                    prop_assert!(selected(owner).eq(served.iter().copied()), "{:?}: its owner", key);
+                }
+            }
+            let kept = writer.maps.served().len();
+            let wanted: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
+            prop_assert_eq!(kept, wanted.len(), "and nothing else");
+            now = next;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// One system call fails, each in turn: the next batch repairs it.
+    #[test]
+    fn a_failed_call_is_repaired(states in states()) {
+        let (last, earlier) = states.split_last().expect("at least one");
+        for fail in 0.. {
+            let mut writer = Writer::new(Model::new(AMPLE));
+            let before = walk(&mut writer, earlier);
+            writer.maps.fail_at = Some(fail);
+            announce(&mut writer.maps, &before, last);
+            writer.maps.steady.clear();
+            let ids: BTreeSet<&ServicePortId> = before.keys().chain(last.keys()).collect();
+            let changes = ids.into_iter().map(|id| (id.clone(), last.get(id).cloned()));
+            writer.apply(changes.collect());
+            let was_the_last = writer.maps.fail_at.take().is_some();
+            prop_assert!(writer.apply(Vec::new()).is_empty(), "call {} failed", fail);
+            prop_assert_eq!(writer.maps.served(), expected(last), "call {} failed", fail);
+            if was_the_last {
+                break;
+            }
+        }
+    }
+
+    /// The agent dies after a write, each in turn; the next one reads the maps and finishes.
+    #[test]
+    fn a_new_agent_goes_on_from_any_crash(states in states()) {
+        let (last, earlier) = states.split_last().expect("at least one");
+        for crash in 0.. {
+            let mut writer = Writer::new(Model::new(AMPLE));
+            let before = walk(&mut writer, earlier);
+            let crash_at = writer.maps.writes + crash;
+            writer.maps.crash_at = Some(crash_at);
+            step(&mut writer, &before, last);
+            let was_the_last = writer.maps.writes < crash_at;
+
+            let mut maps = writer.maps;
+            maps.crash_at = None;
+            let mut next = Writer::adopt(maps).expect("the model can be read");
+            announce(&mut next.maps, &before, last);
+            let wanted = last.iter().map(|(id, w)| (id.clone(), Some(w.clone())));
+            prop_assert!(next.apply(wanted.collect()).is_empty(), "dead after {} writes", crash);
+            next.prune();
+            prop_assert_eq!(next.maps.served(), expected(last), "dead after {} writes", crash);
+            let ports = expected(last).len();
+            prop_assert_eq!(next.maps.tables.frontends.len(), 2 * ports, "ports and addresses");
+            if was_the_last {
+                break;
+            }
+        }
+    }
+}
