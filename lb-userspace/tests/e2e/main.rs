@@ -12,13 +12,16 @@ mod probe;
 
 mod affinity;
 mod changes;
+mod churn;
 mod client;
 mod closing;
+mod crowd;
 mod endpoints;
 mod exempt;
 mod external;
 mod families;
 mod input;
+mod kills;
 mod lifecycle;
 mod manifests;
 mod node_ports;
@@ -89,6 +92,9 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         reclaim::tests(),
         lifecycle::tests(),
         siblings::tests(),
+        churn::tests(),
+        kills::tests(),
+        crowd::tests(),
         affinity::tests(),
         exempt::tests(),
     ]

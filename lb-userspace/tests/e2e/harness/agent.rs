@@ -122,6 +122,16 @@ impl Agent {
         child.wait().expect("a child of ours");
     }
 
+    /// The agent's anonymous memory in KiB.
+    #[track_caller]
+    pub(crate) fn anonymous_memory(&self) -> u64 {
+        let pid = self.child.as_ref().expect("the agent is running").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a child of ours");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        number.expect("the kernel counts anonymous memory")
+    }
+
     /// Sends the agent a signal.
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {

@@ -41,6 +41,14 @@ impl Status {
         counters[op.name()][reason].as_u64().unwrap_or(0)
     }
 
+    /// How often any hook has decided so.
+    #[track_caller]
+    pub(crate) fn counters(&self, reason: &str) -> u64 {
+        let counters = self.0["datapath"]["counters"].as_object();
+        let counters = counters.unwrap_or_else(|| panic!("no .datapath.counters: {}", self.0));
+        counters.values().map(|reasons| reasons[reason].as_u64().unwrap_or(0)).sum()
+    }
+
     /// How many entries of the map are in use.
     #[track_caller]
     pub(crate) fn used(&self, map: &str) -> u64 {

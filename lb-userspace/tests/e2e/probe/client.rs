@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::protocol::{Failure, Kind, Reply, Request};
-use super::{Errno, MODE, Tally};
+use super::{Errno, Held, MODE, Record, Tally};
 use serde::de::DeserializeOwned;
 
 use crate::harness::netns::Namespace;
@@ -178,6 +178,38 @@ impl Probe {
     }
 
     /// `getaddrinfo` for a stream socket.
+    /// Visits these in the background, one after the other.
+    #[track_caller]
+    pub(crate) fn record_start(&self, targets: &[(Kind, SocketAddr)]) {
+        let started = self.ask::<()>(&Request::RecordStart { targets: targets.to_owned() });
+        started.expect("a thread of the workload");
+    }
+
+    /// Every visit since the start.
+    #[track_caller]
+    pub(crate) fn record_stop(&self) -> Vec<Record> {
+        self.ask(&Request::RecordStop).expect("a recorder was started")
+    }
+
+    /// Connects so many sockets and keeps them.
+    #[track_caller]
+    pub(crate) fn hold(&self, kind: Kind, to: SocketAddr, count: u32) {
+        let held = self.ask::<()>(&Request::Hold { kind, to, count });
+        held.unwrap_or_else(|errno| panic!("{count} {kind:?} sockets to {to}: {errno:?}"));
+    }
+
+    /// What `getpeername` shows of all sockets that are kept.
+    #[track_caller]
+    pub(crate) fn hold_look(&self) -> Held {
+        self.ask(&Request::HoldLook).expect("getpeername is counted, not reported")
+    }
+
+    /// Closes all sockets that are kept.
+    #[track_caller]
+    pub(crate) fn hold_end(&self) {
+        self.ask::<()>(&Request::HoldEnd).expect("close of the workload's own sockets");
+    }
+
     #[track_caller]
     pub(crate) fn resolve(&self, name: &str, service: &str) -> Vec<IpAddr> {
         let request = Request::Resolve { name: name.to_owned(), service: service.to_owned() };

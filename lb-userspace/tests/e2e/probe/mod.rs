@@ -4,14 +4,18 @@
 
 mod client;
 mod errno;
+mod hold;
 mod load;
 mod protocol;
+mod record;
 mod resolve;
 mod sockets;
 mod workload;
 
 pub(crate) use client::{Probe, ProbeSocket, Setup, Visit};
 pub(crate) use errno::{Errno, assert_refused};
+pub(crate) use hold::Held;
 pub(crate) use load::Tally;
 pub(crate) use protocol::Kind;
+pub(crate) use record::{Record, now};
 pub(crate) use workload::{MODE, run};

@@ -115,6 +115,21 @@ pub(crate) enum Request {
     /// Attempts begun from now on are counted apart.
     LoadMark,
     LoadStop,
+    /// Visits these one after the other in the background, and notes each.
+    RecordStart {
+        targets: Vec<(Kind, SocketAddr)>,
+    },
+    RecordStop,
+    /// Connects so many sockets and keeps them.
+    Hold {
+        kind: Kind,
+        to: SocketAddr,
+        count: u32,
+    },
+    /// What `getpeername` shows of all that are kept.
+    HoldLook,
+    /// Closes all that are kept.
+    HoldEnd,
     /// `getaddrinfo`.
     Resolve {
         name: String,

@@ -13,8 +13,10 @@ use serde_json::Value;
 use socket2::Socket;
 
 use super::Errno;
+use super::hold::Hold;
 use super::load::{Load, burst};
 use super::protocol::{Failure, Reply, Request};
+use super::record::Recorder;
 use super::{resolve, sockets};
 use crate::harness::process::die_with;
 
@@ -80,6 +82,8 @@ fn serve() -> io::Result<()> {
 struct Workload {
     sockets: HashMap<u32, Socket>,
     load: Option<Load>,
+    recorder: Option<Recorder>,
+    hold: Hold,
 }
 
 impl Workload {
@@ -119,6 +123,13 @@ impl Workload {
             Request::LoadStart { kind, to } => self.load = Some(Load::start(kind, to)),
             Request::LoadMark => self.load.as_ref().ok_or_else(no_load)?.mark(),
             Request::LoadStop => return value(self.load.take().ok_or_else(no_load)?.stop()),
+            Request::RecordStart { targets } => self.recorder = Some(Recorder::start(targets)),
+            Request::RecordStop => {
+                return value(self.recorder.take().ok_or_else(no_load)?.stop());
+            }
+            Request::Hold { kind, to, count } => self.hold.more(kind, to, count)?,
+            Request::HoldLook => return value(self.hold.look()),
+            Request::HoldEnd => self.hold = Hold::default(),
             Request::Resolve { name, service } => return value(resolve::resolve(&name, &service)?),
         }
         Ok(Value::Null)
