@@ -11,5 +11,7 @@ pub const RUNS: u32 = 524_288;
 pub const BACKENDS: u32 = 262_144;
 /// Of `AFFINITY`: clients of Services that have it.
 pub const AFFINITY: u32 = 65_536;
+/// Of `EXEMPT`: cgroups that are left alone.
+pub const EXEMPT: u32 = 1024;
 /// Of `ORIGIN`; a power of two.
 pub const ORIGIN: u32 = 131_072;

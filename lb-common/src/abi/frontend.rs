@@ -101,7 +101,7 @@ impl FrontendKind {
 /// A BPF hash hands a freed element to the next writer at once, under the eyes of a reader that
 /// still holds it. The check lets that reader notice that the value is not of its key.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FrontendEntry(pub u64);
 
 impl FrontendEntry {

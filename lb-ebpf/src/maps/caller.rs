@@ -4,11 +4,12 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use lb_common::abi::entries;
 use lb_common::path::Caller;
 
 /// Ids of the cgroups whose processes are left alone, at any depth below them.
 #[map]
-static EXEMPT: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+static EXEMPT: HashMap<u64, u64> = HashMap::with_max_entries(entries::EXEMPT, 0);
 
 /// Levels of cgroups that are looked at, the root's included. kubelet in a container in a systemd
 /// slice makes eight.

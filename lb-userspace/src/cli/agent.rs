@@ -108,6 +108,12 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     host::allow_locked_memory()?;
     let manifests =
         args.manifests.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
+    ensure!(
+        args.exempt_cgroup.len() <= host::MAX_EXEMPT,
+        "--exempt-cgroup: {} are given, {} are possible; name a cgroup above several of them",
+        args.exempt_cgroup.len(),
+        host::MAX_EXEMPT
+    );
     let exempt = args
         .exempt_cgroup
         .iter()

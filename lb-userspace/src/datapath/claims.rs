@@ -33,19 +33,31 @@ enum Rank {
 impl Claim {
     /// A claim to what others may have.
     pub(super) fn new(id: ServicePortId, kind: FrontendKind) -> Self {
-        let rank = match kind {
-            FrontendKind::ClusterIp | FrontendKind::Address | FrontendKind::Foreign => {
-                Rank::ClusterIp
-            }
-            FrontendKind::NodePort => Rank::NodePort,
-            FrontendKind::External => Rank::External,
-        };
-        Self { rank, challenges: true, id, kind }
+        Self { rank: Rank::of(kind), challenges: true, id, kind }
     }
 
     /// The claim of the one who has it.
     pub(super) fn of_holder(id: ServicePortId, kind: FrontendKind) -> Self {
         Self { challenges: false, ..Self::new(id, kind) }
+    }
+
+    /// Whether it goes before whoever has an entry of this kind, though it is not known who that
+    /// is: by its rank, or because what was allocated is nobody else's.
+    pub(super) fn outranks_unknown(&self, kind: FrontendKind) -> bool {
+        let other = Rank::of(kind);
+        self.rank < other || (self.rank == other && other != Rank::External)
+    }
+}
+
+impl Rank {
+    fn of(kind: FrontendKind) -> Self {
+        match kind {
+            FrontendKind::ClusterIp | FrontendKind::Address | FrontendKind::Foreign => {
+                Self::ClusterIp
+            }
+            FrontendKind::NodePort => Self::NodePort,
+            FrontendKind::External => Self::External,
+        }
     }
 }
 

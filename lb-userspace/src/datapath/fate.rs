@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use lb_common::abi::FrontendKey;
 
 use super::maps::Maps;
+use super::set::Endpoint;
 use super::writer::Writer;
 use crate::sockets::{DeadPeer, Membership};
 
@@ -13,20 +14,20 @@ use crate::sockets::{DeadPeer, Membership};
 /// it can be in none for a moment.
 pub(crate) const SETTLED: Duration = Duration::from_secs(1);
 
-/// The backend ids that were given up a moment ago.
+/// The endpoints that were given up a moment ago.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Deaths {
-    recent: VecDeque<(Instant, u32)>,
+    recent: VecDeque<(Instant, Endpoint)>,
     unheard: bool,
 }
 
 impl Deaths {
-    /// An id was given up.
-    pub(super) fn note(&mut self, id: u32, now: Instant) {
+    /// An endpoint was given up.
+    pub(super) fn note(&mut self, endpoint: Endpoint, now: Instant) {
         while self.recent.front().is_some_and(|(at, _)| now - *at >= SETTLED) {
             self.recent.pop_front();
         }
-        self.recent.push_back((now, id));
+        self.recent.push_back((now, endpoint));
         self.unheard = true;
     }
 
@@ -35,11 +36,11 @@ impl Deaths {
         std::mem::take(&mut self.unheard)
     }
 
-    /// Ids that have not been dead for long enough to be sure. One that died before this agent
+    /// Endpoints that have not been away for long enough to be sure. One that went before this agent
     /// started has been.
-    pub(super) fn unsettled(&self, now: Instant) -> impl Iterator<Item = u32> {
+    pub(super) fn unsettled(&self, now: Instant) -> impl Iterator<Item = Endpoint> {
         let recent = self.recent.iter().filter(move |(at, _)| now - *at < SETTLED);
-        recent.map(|(_, id)| *id)
+        recent.map(|(_, endpoint)| *endpoint)
     }
 }
 
@@ -60,19 +61,24 @@ impl<M: Maps> Writer<M> {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::abi::{Address, Port};
+
     use super::*;
 
     #[test]
-    fn an_id_counts_as_gone_a_second_after_its_latest_death() {
+    fn an_endpoint_counts_as_gone_a_second_after_it_was_last_given_up() {
         const MS: Duration = Duration::from_millis(1);
         let start = Instant::now();
         let mut deaths = Deaths::default();
-        let unsettled = |deaths: &Deaths, ms| deaths.unsettled(start + ms * MS).collect::<Vec<_>>();
-        deaths.note(7, start);
-        deaths.note(8, start + 600 * MS);
+        let endpoint = |port| (Address::UNSPECIFIED, Port::new(port));
+        let unsettled = |deaths: &Deaths, ms| {
+            deaths.unsettled(start + ms * MS).map(|(_, port)| port.number()).collect::<Vec<_>>()
+        };
+        deaths.note(endpoint(7), start);
+        deaths.note(endpoint(8), start + 600 * MS);
         assert_eq!(unsettled(&deaths, 999), [7, 8]);
         assert_eq!(unsettled(&deaths, 1000), [8]);
-        deaths.note(7, start + 1200 * MS);
+        deaths.note(endpoint(7), start + 1200 * MS);
         assert_eq!(unsettled(&deaths, 1599), [8, 7]);
         assert_eq!(unsettled(&deaths, 1600), [7]);
         assert_eq!(unsettled(&deaths, 2200), [0; 0]);

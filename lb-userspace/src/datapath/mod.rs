@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, PerCpuArray};
 use ipnet::IpNet;
-use lb_common::abi::Cidr;
+use lb_common::abi::{Address, Cidr, Port};
 use lb_common::path::{Operation, Reason, counter_index};
 use serde::{Deserialize, Serialize};
 
@@ -181,8 +181,8 @@ impl Datapath {
         self.writer.pools.deaths.take()
     }
 
-    /// Backend ids that died so short a time ago that their endpoints may come back.
-    pub fn unsettled(&self) -> BTreeSet<u32> {
+    /// Endpoints that went so short a time ago that they may come back.
+    pub fn unsettled(&self) -> BTreeSet<(Address, Port)> {
         self.writer.pools.deaths.unsettled(Instant::now()).collect()
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Model {
     pub(super) announced: Allowed,
     /// Frontends that have endpoints before and after the present batch: never absent or empty.
     pub(super) steady: BTreeSet<FrontendKey>,
+    /// Entries that a program may have found, and not loaded the run of.
+    finders: BTreeSet<(FrontendKey, FrontendEntry)>,
     /// Runs that a program may have loaded and not finished with.
     readers: BTreeSet<(FrontendKey, Run)>,
     /// Writes so far.
@@ -47,6 +49,7 @@ impl Model {
             allowed: Allowed::new(),
             announced: Allowed::new(),
             steady: BTreeSet::new(),
+            finders: BTreeSet::new(),
             readers: BTreeSet::new(),
             writes: 0,
             crash_at: None,
@@ -90,8 +93,10 @@ impl Model {
         for (key, entry) in ports {
             let run = self.run(*entry);
             assert!(run.count > 0 || !self.steady.contains(key), "{key:?} has an empty set");
-            self.readers.insert((*key, run));
+            self.finders.insert((*key, *entry));
         }
+        let runs = self.finders.iter().map(|(key, entry)| (*key, self.run(*entry)));
+        self.readers.extend(runs.collect::<Vec<_>>());
         for (key, run) in &self.readers {
             for slot in run.slots() {
                 let id = self.tables.slot(slot).unwrap_or_else(|| panic!("{key:?}: slot {slot}"));
@@ -178,6 +183,7 @@ impl Maps for Model {
         self.call(|_| {})?;
         self.graces += 1;
         // Programs that run now have begun after the last write.
+        self.finders.clear();
         self.readers.clear();
         self.allowed = self.announced.clone();
         Ok(())

@@ -8,6 +8,7 @@ use super::arena::Arena;
 use super::fate::Deaths;
 use super::ids::Ids;
 use super::maps::Capacity;
+use super::set::Endpoint;
 use super::sizes::remedy;
 
 /// A map is full.
@@ -85,9 +86,9 @@ impl Pools {
     }
 
     /// Gives a backend id back.
-    pub(super) fn retire_backend(&mut self, id: u32) {
+    pub(super) fn retire_backend(&mut self, id: u32, endpoint: Endpoint) {
         self.backends.retire(id);
-        self.deaths.note(id, Instant::now());
+        self.deaths.note(endpoint, Instant::now());
     }
 
     /// Takes `count` slots in a row; the first one.

@@ -54,6 +54,7 @@ pub(crate) enum Visit {
 
 /// Makes the connection. The frontend is there only meanwhile.
 pub(super) fn run<M: Maps>(writer: &mut Writer<M>, cgroup: &Path) -> Result<()> {
+    host::netns_cookie().context("not possible before Linux 5.14")?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listening on 127.0.0.1")?;
     let backend = listener.local_addr()?;
     // Nobody else can have this port meanwhile: connections to 127.0.0.1 would go astray.

@@ -111,7 +111,7 @@ impl Set {
             }
             let id = pools.take_backend();
             let life = Life {
-                generation: maps.backend(id).life().generation.wrapping_add(1),
+                generation: next_generation(maps.backend(id).life().generation),
                 cluster: rights.cluster,
                 local: rights.local,
                 present: true,
@@ -169,7 +169,7 @@ impl Set {
             }
             None => {
                 member.store(Life { generation: member.life.generation, ..Life::default() }, maps);
-                pools.retire_backend(member.id);
+                pools.retire_backend(member.id, *endpoint);
                 false
             }
         });
@@ -191,6 +191,12 @@ impl Wanted {
         };
         self.0.iter().filter(move |(_, rights)| selected(rights)).map(|(endpoint, _)| endpoint)
     }
+}
+
+/// The generation of an id's next use. The first is random: sockets may remember ids of other
+/// tables, of which these took the place.
+fn next_generation(last: u32) -> u32 {
+    if last == 0 { fastrand::u32(1..) } else { last.wrapping_add(1).max(1) }
 }
 
 /// Whether traffic goes over to the local list; where one sort comes and the other goes, whether

@@ -359,7 +359,7 @@ fn what_nobody_wants_after_a_restart_goes_only_when_pruned() {
 /// What decides whether sockets are closed that were connected to `pod` by the frontend `vip`.
 fn became(writer: &mut Writer<Model>, vip: u8, pod: u8) -> (Membership, bool) {
     let backend = pods(&[pod]).pop_first().expect("one endpoint");
-    let membership = writer.membership(&DeadPeer { frontend: key(vip), backend, id: 0 });
+    let membership = writer.membership(&DeadPeer { frontend: key(vip), backend });
     (membership, writer.pools.deaths.take())
 }
 

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use lb_common::abi::{FrontendEntry, FrontendKey};
+use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind};
 
 use super::claims::Claim;
 use super::maps::Maps;
 use super::writer::{Installed, Writer, is_address};
-use crate::plan::ServicePortId;
 
 /// The changes of `FRONTENDS` that a batch comes to.
 #[derive(Debug, Default)]
@@ -17,30 +16,37 @@ pub(super) struct Turnover {
     pub(super) put: BTreeMap<FrontendKey, BTreeSet<Claim>>,
     /// Entries that the one who has them does not want any more.
     pub(super) drop: BTreeSet<FrontendKey>,
+    /// Frontends whose change failed before: whoever waits for one may have it now.
+    pub(super) retry: BTreeSet<FrontendKey>,
 }
 
-/// Why a service port's change, or a part of it, could not be made.
-pub(super) type Failures = BTreeMap<ServicePortId, String>;
+/// Why an entry is not as it should be.
+#[derive(Clone, Debug)]
+pub(super) struct Stuck {
+    /// The one who has it does not want it any more.
+    pub(super) given_up: bool,
+    /// What the kernel said.
+    pub(super) error: String,
+}
 
 impl<M: Maps> Writer<M> {
     /// Brings `FRONTENDS` in step, and empties the services that go.
-    pub(super) fn turn_over(&mut self, mut turnover: Turnover, failures: &mut Failures) {
-        let inserts = self.move_frontends(&mut turnover, failures);
-        for installed in self.departing.values_mut() {
-            let Installed { index, set, .. } = installed;
-            let policy = set.policy;
-            let emptied = set.update(*index, &[], policy, &mut self.maps, &mut self.pools);
-            emptied.expect("an empty set needs no entries");
-        }
+    pub(super) fn turn_over(&mut self, mut turnover: Turnover) {
+        let inserts = self.move_frontends(&mut turnover);
         // An address goes after its ports, and comes after them: until it is known, its other ports
         // are merely unallocated.
         let (addresses, ports): (Vec<_>, Vec<_>) = turnover.drop.iter().partition(is_address);
         for key in ports.into_iter().chain(addresses) {
             self.delete(key);
         }
+        for Installed { index, set, .. } in self.departing.values_mut() {
+            let policy = set.policy;
+            let emptied = set.update(*index, &[], policy, &mut self.maps, &mut self.pools);
+            emptied.expect("an empty set needs no entries");
+        }
         // An index is free again when nothing leads to it any more.
         self.departing.retain(|index, installed| {
-            let reachable = installed.frontends.iter().any(|key| self.undeleted.contains(key));
+            let reachable = !installed.frontends.is_empty();
             if !reachable {
                 self.pools.services.retire(*index);
             }
@@ -48,19 +54,16 @@ impl<M: Maps> Writer<M> {
         });
         let (addresses, ports): (Vec<_>, Vec<_>) =
             inserts.into_iter().partition(|(key, _)| is_address(&key));
-        self.insert_frontends(ports.into_iter().chain(addresses).collect(), failures);
+        self.insert_frontends(ports.into_iter().chain(addresses).collect());
     }
 
     /// Hands over frontends that one service gives up, or loses, and another takes, each by one
-    /// replacing update, so that no client finds the address unserved. Returns the entries that are
-    /// new.
-    fn move_frontends(
-        &mut self,
-        turnover: &mut Turnover,
-        failures: &mut Failures,
-    ) -> Vec<(FrontendKey, Claim)> {
-        let mut inserts = Vec::new();
-        for key in &turnover.drop {
+    /// replacing update, so that no client finds the address unserved. Returns what is for later:
+    /// entries that are new, and addresses that another proxy has had, whose ports must be there
+    /// before the others are refused.
+    fn move_frontends(&mut self, turnover: &mut Turnover) -> Vec<(FrontendKey, Claim)> {
+        let mut later = Vec::new();
+        for key in turnover.drop.iter().chain(&turnover.retry) {
             let claims = self.waiting.take(key);
             if !claims.is_empty() {
                 turnover.put.entry(*key).or_default().extend(claims);
@@ -69,7 +72,12 @@ impl<M: Maps> Writer<M> {
         for (key, mut claims) in std::mem::take(&mut turnover.put) {
             let present = self.frontends.get(&key).copied();
             let given_up = turnover.drop.remove(&key);
-            let holder = present.filter(|_| !given_up).and_then(|entry| {
+            let kept = present.filter(|_| !given_up);
+            if kept.is_some_and(|entry| self.is_unclaimed(entry, &claims)) {
+                claims.into_iter().for_each(|claim| self.waiting.add(key, claim));
+                continue;
+            }
+            let holder = kept.and_then(|entry| {
                 let id = self.owners.get(&entry.service())?.clone();
                 Some(Claim::of_holder(id, entry.kind()))
             });
@@ -78,65 +86,76 @@ impl<M: Maps> Writer<M> {
             claims.extend(holder.clone());
             let winner = claims.pop_first().expect("a key is put because somebody claims it");
             if Some(&winner) != holder.as_ref() {
-                match present {
-                    None => inserts.push((key, winner)),
-                    Some(_) if self.put(key, &winner, failures) => {}
-                    Some(_) => {
-                        // All stays as it was until the next batch tries again.
-                        claims.retain(|claim| Some(claim) != holder.as_ref());
-                        if given_up {
-                            self.undeleted.insert(key);
-                        }
-                    }
+                let foreign = present.is_some_and(|entry| entry.kind() == FrontendKind::Foreign);
+                if present.is_none() || (foreign && !given_up) {
+                    later.push((key, winner));
+                } else if !self.put(key, winner, given_up) {
+                    // The holder still has it.
+                    claims.retain(|claim| Some(claim) != holder.as_ref());
                 }
             }
             claims.into_iter().for_each(|claim| self.waiting.add(key, claim));
         }
-        inserts
+        later
+    }
+
+    /// Whether an entry was left by an earlier agent, whose Service may just not have been read,
+    /// and none of the claims is certain to be that Service's, or to go before it.
+    fn is_unclaimed(&self, entry: FrontendEntry, claims: &BTreeSet<Claim>) -> bool {
+        self.adopted.contains_key(&entry.service())
+            && !claims.first().is_some_and(|claim| claim.outranks_unknown(entry.kind()))
     }
 
     /// Waits for what was freed, if anything was, and inserts.
-    fn insert_frontends(&mut self, inserts: Vec<(FrontendKey, Claim)>, failures: &mut Failures) {
+    fn insert_frontends(&mut self, inserts: Vec<(FrontendKey, Claim)>) {
         if self.freed
             && !inserts.is_empty()
             && let Err(error) = self.grace()
         {
-            let message = format!("cannot wait for running programs: {error}");
-            failures.extend(inserts.into_iter().map(|(_, claim)| (claim.id, message.clone())));
+            let error = format!("cannot wait for running programs: {error}");
+            for (key, claim) in inserts {
+                self.stuck.insert(key, Stuck { given_up: false, error: error.clone() });
+                self.waiting.add(key, claim);
+            }
             return;
         }
         for (key, claim) in inserts {
-            self.put(key, &claim, failures);
+            self.put(key, claim, false);
         }
     }
 
-    /// Makes `key` lead to the service of `claim`, whoever had it.
-    fn put(&mut self, key: FrontendKey, claim: &Claim, failures: &mut Failures) -> bool {
+    /// Makes `key` lead to the service of `claim`, whoever had it. If that fails, the claim waits.
+    fn put(&mut self, key: FrontendKey, claim: Claim, given_up: bool) -> bool {
         let Some(installed) = self.services.get(&claim.id) else { return false };
         let entry = FrontendEntry::new(&key, claim.kind, installed.index);
         if let Err(error) = self.maps.put_frontend(&key, entry) {
-            failures.insert(claim.id.clone(), failed(&error));
+            self.stuck.insert(key, Stuck { given_up, error: failed(&error) });
+            self.waiting.add(key, claim);
             return false;
         }
         if let Some(former) = self.frontends.insert(key, entry) {
             // A replaced element is freed, too.
             self.freed = true;
-            if let Some(former) = self.at(former.service()) {
-                former.frontends.remove(&key);
-            }
+            self.take_from(former, &key);
         }
         self.at(entry.service()).expect("looked up above").frontends.insert(key);
         true
     }
 
     fn delete(&mut self, key: &FrontendKey) {
-        if self.maps.delete_frontend(key).is_err() {
-            self.undeleted.insert(*key);
+        if let Err(error) = self.maps.delete_frontend(key) {
+            self.stuck.insert(*key, Stuck { given_up: true, error: failed(&error) });
             return;
         }
         self.freed = true;
-        if let Some(former) = self.frontends.remove(key).and_then(|entry| self.at(entry.service()))
-        {
+        if let Some(former) = self.frontends.remove(key) {
+            self.take_from(former, key);
+        }
+    }
+
+    fn take_from(&mut self, former: FrontendEntry, key: &FrontendKey) {
+        self.gave_up.insert(former.service());
+        if let Some(former) = self.at(former.service()) {
             former.frontends.remove(key);
         }
     }

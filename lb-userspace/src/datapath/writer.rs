@@ -13,7 +13,7 @@ use super::claims::{Claim, Waiting};
 use super::maps::Maps;
 use super::pools::{Pools, Shortage};
 use super::set::Set;
-use super::turnover::{Failures, Turnover};
+use super::turnover::{Stuck, Turnover};
 use super::{Change, Refused};
 use crate::object::Key;
 use crate::plan::{Part, Protocol, ServicePortId, Wanted};
@@ -34,10 +34,13 @@ pub(super) struct Writer<M> {
     pub(super) frontends: BTreeMap<FrontendKey, FrontendEntry>,
     /// Frontends that are wanted and that others have.
     pub(super) waiting: Waiting,
-    /// What could not be done; tried again with every batch.
-    unfinished: BTreeMap<ServicePortId, (Option<Wanted>, String)>,
-    /// Deletes that failed; likewise.
-    pub(super) undeleted: BTreeSet<FrontendKey>,
+    /// What did not fit; tried again with every batch.
+    unfinished: BTreeMap<ServicePortId, (Wanted, String)>,
+    /// Entries that could not be written or deleted; likewise.
+    pub(super) stuck: BTreeMap<FrontendKey, Stuck>,
+    /// Services that have lost a frontend since the last grace period: a program that found them
+    /// by it may still be about to load their run.
+    pub(super) gave_up: BTreeSet<u32>,
     /// Whether an element of `FRONTENDS` may have been freed since the last grace period.
     pub(super) freed: bool,
 }
@@ -64,7 +67,8 @@ impl<M: Maps> Writer<M> {
             frontends: BTreeMap::new(),
             waiting: Waiting::default(),
             unfinished: BTreeMap::new(),
-            undeleted: BTreeSet::new(),
+            stuck: BTreeMap::new(),
+            gave_up: BTreeSet::new(),
             freed: true,
         }
     }
@@ -72,42 +76,59 @@ impl<M: Maps> Writer<M> {
     /// Makes the changes visible to programs. Returns all that cannot be made at present, those of
     /// earlier batches included; they are tried again with the next.
     pub(super) fn apply(&mut self, changes: Vec<Change>) -> Vec<Refused> {
-        let earlier = std::mem::take(&mut self.unfinished);
+        let earlier = std::mem::take(&mut self.unfinished).into_iter();
         let mut batch: BTreeMap<_, _> =
-            earlier.into_iter().map(|(id, (wanted, _))| (id, wanted)).collect();
+            earlier.map(|(id, (wanted, _))| (id, Some(wanted))).collect();
         batch.extend(changes);
+        self.let_go(&batch);
 
         let mut turnover = self.departures(&batch);
-        let mut failures = Failures::new();
-        for (id, wanted) in &batch {
+        for (id, wanted) in batch {
             if let Some(wanted) = wanted
-                && let Err(shortage) = self.install(id, wanted, &mut turnover)
+                && let Err(shortage) = self.install(&id, &wanted, &mut turnover)
             {
-                failures.insert(id.clone(), shortage.to_string());
+                self.unfinished.insert(id, (wanted, shortage.to_string()));
             }
         }
-        self.turn_over(turnover, &mut failures);
-
-        for (id, message) in failures {
-            let wanted = batch.remove(&id).flatten();
-            self.unfinished.insert(id, (wanted, message));
-        }
+        self.turn_over(turnover);
         self.refusals()
+    }
+
+    /// Waits for programs that came by a frontend which is another service's by now, before the
+    /// service that they found changes: its next endpoints were never that frontend's.
+    fn let_go(&mut self, batch: &BTreeMap<ServicePortId, Option<Wanted>>) {
+        let mut changing = batch.keys().filter_map(|id| self.services.get(id));
+        if changing.any(|installed| self.gave_up.contains(&installed.index))
+            && let Err(error) = self.grace()
+        {
+            tracing::warn!("cannot wait for running programs: {error}");
+        }
     }
 
     /// What cannot be made at present, and why.
     fn refusals(&self) -> Vec<Refused> {
-        let failed = self.unfinished.iter();
-        let failed = failed.map(|(id, (_, message))| (id, message.clone()));
+        let unfinished = self.unfinished.iter();
+        let unfinished = unfinished.map(|(id, (_, message))| (id, message.clone()));
         let waiting = self.waiting.iter().map(|(id, keys)| {
-            let taken = keys.iter().filter_map(|key| {
-                let holder = self.owners.get(&self.frontends.get(key)?.service())?;
-                let Key { namespace, name, .. } = &holder.service;
-                Some(format!("{} belongs to Service {namespace}/{name}", describe(key)))
-            });
-            (id, taken.collect::<Vec<_>>().join("; "))
+            let reasons = keys.iter().map(|key| self.why_not(key));
+            (id, reasons.collect::<Vec<_>>().join("; "))
         });
-        failed.chain(waiting).map(|(id, message)| Refused { id: id.clone(), message }).collect()
+        unfinished.chain(waiting).map(|(id, message)| Refused { id: id.clone(), message }).collect()
+    }
+
+    /// Why a frontend is not given to those who wait for it.
+    fn why_not(&self, key: &FrontendKey) -> String {
+        let key_text = describe(key);
+        if let Some(Stuck { error, .. }) = self.stuck.get(key) {
+            return format!("{key_text}: {error}");
+        }
+        let index = self.frontends.get(key).map(|entry| entry.service());
+        match index.and_then(|index| self.owners.get(&index)) {
+            Some(ServicePortId { service: Key { namespace, name, .. }, .. }) => {
+                format!("{key_text} belongs to Service {namespace}/{name}")
+            }
+            None => format!("{key_text} belongs to a Service that has not been read yet"),
+        }
     }
 
     /// Removes what an earlier agent left and nobody has wanted since.
@@ -115,15 +136,21 @@ impl<M: Maps> Writer<M> {
         self.departing.append(&mut self.adopted);
         let stale =
             self.frontends.iter().filter(|(_, entry)| !self.owners.contains_key(&entry.service()));
-        let drop = stale.map(|(key, _)| *key).collect();
-        let turnover = Turnover { drop, ..Turnover::default() };
-        self.turn_over(turnover, &mut Failures::new());
+        let stale: Vec<FrontendKey> = stale.map(|(key, _)| *key).collect();
+        let mut turnover = self.departures(&BTreeMap::new());
+        turnover.drop.extend(stale);
+        self.turn_over(turnover);
     }
 
     /// The service ports that a batch takes away, and the frontends that it takes from any.
     fn departures(&mut self, batch: &BTreeMap<ServicePortId, Option<Wanted>>) -> Turnover {
-        let mut turnover =
-            Turnover { drop: std::mem::take(&mut self.undeleted), ..Turnover::default() };
+        let mut turnover = Turnover::default();
+        for (key, stuck) in std::mem::take(&mut self.stuck) {
+            turnover.retry.insert(key);
+            if stuck.given_up {
+                turnover.drop.insert(key);
+            }
+        }
         for (id, wanted) in batch {
             self.waiting.withdraw(id);
             match wanted {
@@ -205,7 +232,7 @@ impl<M: Maps> Writer<M> {
         let keys = keys(id, wanted);
         let known = self.services.get(id).map(|installed| installed.frontends.clone());
         let known = known.unwrap_or_default();
-        let new = keys.keys().filter(|key| !known.contains(key)).count();
+        let new = keys.keys().filter(|key| !self.frontends.contains_key(key)).count();
 
         let result = self.check_frontends(new, turnover).and_then(|()| {
             if !self.services.contains_key(id) {
@@ -279,15 +306,15 @@ impl<M: Maps> Writer<M> {
         &mut self,
         mut attempt: impl FnMut(&mut Self) -> Result<T, Shortage>,
     ) -> Result<T, Shortage> {
-        let shortage = match attempt(self) {
+        let mut shortage = match attempt(self) {
             Err(shortage) => shortage,
             done => return done,
         };
-        if self.pools.has_limbo()
-            && self.grace().is_ok()
-            && let done @ Ok(_) = attempt(self)
-        {
-            return done;
+        if self.pools.has_limbo() && self.grace().is_ok() {
+            shortage = match attempt(self) {
+                Err(shortage) => shortage,
+                done => return done,
+            };
         }
         match u32::try_from(shortage.needed) {
             Ok(length) if shortage.map == "RUNS" && self.make_room(length).is_ok() => attempt(self),
@@ -299,6 +326,7 @@ impl<M: Maps> Writer<M> {
     pub(super) fn grace(&mut self) -> io::Result<()> {
         self.maps.grace()?;
         self.pools.reclaim();
+        self.gave_up.clear();
         self.freed = false;
         Ok(())
     }

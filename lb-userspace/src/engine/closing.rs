@@ -63,6 +63,7 @@ impl Closing {
             .iter()
             .filter(|event| event.key.kind == Kind::Pod && event.change == WatchChange::Deleted);
         for address in deleted.flat_map(|pod| pod_addresses(&pod.body)) {
+            self.deleted.retain(|_, at| at.elapsed() < REMEMBERED);
             self.deleted.insert(address, Instant::now());
             self.deaths();
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use lb_common::abi::{Address, Port};
+
 use crate::datapath::{Change, Datapath, Refused, SocketTables, Status};
 use crate::host::ExemptCgroup;
 use crate::sockets::{DeadPeer, Membership};
@@ -33,7 +35,7 @@ pub(super) trait Sink: 'static {
         false
     }
     /// As [`Datapath::unsettled`].
-    fn unsettled(&self) -> BTreeSet<u32> {
+    fn unsettled(&self) -> BTreeSet<(Address, Port)> {
         BTreeSet::new()
     }
     /// As [`Datapath::membership`].
@@ -75,7 +77,7 @@ impl Sink for Datapath {
         Self::take_deaths(self)
     }
 
-    fn unsettled(&self) -> BTreeSet<u32> {
+    fn unsettled(&self) -> BTreeSet<(Address, Port)> {
         Self::unsettled(self)
     }
 

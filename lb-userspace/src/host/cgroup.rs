@@ -51,6 +51,9 @@ pub fn find() -> Result<CgroupRoot> {
     Ok(CgroupRoot { path, warning })
 }
 
+/// So many cgroups can be left alone: entries of map `EXEMPT`.
+pub const MAX_EXEMPT: usize = lb_common::abi::entries::EXEMPT as usize;
+
 /// A cgroup whose processes are left alone, at any depth below it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExemptCgroup {

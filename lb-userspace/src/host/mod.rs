@@ -13,8 +13,8 @@ mod netns;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
 pub use cgroup::{
-    CgroupRoot, ExemptCgroup, exempt as exempt_cgroup, find as find_cgroup, id as cgroup_id,
-    validate as validate_cgroup, where_processes_are,
+    CgroupRoot, ExemptCgroup, MAX_EXEMPT, exempt as exempt_cgroup, find as find_cgroup,
+    id as cgroup_id, validate as validate_cgroup, where_processes_are,
 };
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};

@@ -17,8 +17,6 @@ pub struct DeadPeer {
     pub frontend: FrontendKey,
     /// Where the connection leads.
     pub backend: (Address, Port),
-    /// The backend id that it was given.
-    pub id: u32,
 }
 
 impl DeadPeer {
@@ -28,7 +26,6 @@ impl DeadPeer {
         (!lives).then(|| Self {
             frontend: FrontendKey::new(peer.frontend, peer.frontend_port, peer.protocol),
             backend: (peer.backend, peer.backend_port),
-            id: peer.backend_id,
         })
     }
 
@@ -52,8 +49,8 @@ pub enum Membership {
 /// What decides about dead peers.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// Backend ids that died a moment ago.
-    pub unsettled: BTreeSet<u32>,
+    /// Endpoints that went a moment ago.
+    pub unsettled: BTreeSet<(Address, Port)>,
     /// Addresses of Pod objects that were deleted and that no other Pod object has.
     pub deleted_pods: BTreeSet<IpAddr>,
     /// TCP sockets are treated as UDP sockets are (`--close-tcp`).
@@ -86,7 +83,7 @@ impl Facts {
     /// one that moves to another slice), and where it does not, the kernel notices. A UDP socket
     /// would send into the void for as long as it is open.
     pub fn judge(&self, peer: &DeadPeer, membership: Membership) -> Option<Cause> {
-        if self.unsettled.contains(&peer.id) || membership == Membership::Member {
+        if self.unsettled.contains(&peer.backend) || membership == Membership::Member {
             return None;
         }
         if self.deleted_pods.contains(&peer.address()) {
@@ -137,7 +134,10 @@ mod tests {
         use Membership::{Absent, Member, NoService};
         use protocol::{TCP, UDP};
         let facts = |settled: bool, deleted: bool, close_tcp| Facts {
-            unsettled: if settled { BTreeSet::from([1, 8]) } else { BTreeSet::from([7]) },
+            unsettled: BTreeSet::from([(
+                Address::from(IpAddr::from([10, 0, 0, 2])),
+                Port::new(if settled { 8 } else { 5353 }),
+            )]),
             deleted_pods: BTreeSet::from([[10, 0, 0, if deleted { 2 } else { 3 }].into()]),
             close_tcp,
         };

@@ -93,15 +93,15 @@ fn each_network_namespace_is_a_client_of_its_own() {
 }
 
 fn an_affinity_runs_out_after_its_seconds_without_use() {
-    let (stage, _) = stage_with(&sticky(2));
+    let (stage, _) = stage_with(&sticky(4));
     let (to, probe) = (stage.frontend("web", 80), stage.probe());
     let first = only_pod(&probe, Kind::Tcp4, to);
     for _ in 0..3 {
-        sleep(Duration::from_millis(1_200));
+        sleep(Duration::from_millis(2_000));
         assert_eq!(only_pod(&probe, Kind::Tcp4, to), first, "each use begins the time anew");
     }
     eventually("another pod, after a pause", || {
-        sleep(Duration::from_millis(2_100));
+        sleep(Duration::from_millis(4_100));
         let next = only_pod(&probe, Kind::Tcp4, to);
         if next == first { Err(format!("{next} again")) } else { Ok(()) }
     });

@@ -6,6 +6,7 @@ use lb_common::abi::{Address, FrontendKey};
 use proptest::prelude::*;
 
 use super::*;
+use crate::datapath::Change;
 
 /// States of up to five services over eight addresses, each with some of nine pods, by one policy or
 /// the other.
@@ -47,6 +48,58 @@ fn walk(writer: &mut Writer<Model>, states: &[State]) -> State {
     now
 }
 
+/// Some claims of services to addresses of others: a service's number, and an address.
+type Claims = Vec<(u16, u8)>;
+
+fn claims() -> impl Strategy<Value = Claims> {
+    prop::collection::vec((1..6_u16, 1..12_u8), 0..12)
+}
+
+/// The state, its services claiming these addresses besides.
+fn disputed(state: &State, claims: &Claims) -> State {
+    let mut state = state.clone();
+    // External addresses take the cluster list: here it is everybody's.
+    state.values_mut().for_each(|wanted| wanted.policy.internal_local = false);
+    for (n, vip) in claims {
+        let external = frontend(*vip, 80, FrontendKind::External);
+        if let Some(wanted) = state.get_mut(&id(*n))
+            && wanted.frontends.iter().all(|f| f.address != external.address)
+        {
+            wanted.frontends.push(external);
+        }
+    }
+    state
+}
+
+/// Each frontend is served by one of those who claim it, by its owner if it is allocated; who waits
+/// is named, and nothing else is served.
+fn assert_settled(writer: &Writer<Model>, state: &State, refused: &[Refused]) {
+    let losers: BTreeSet<_> = refused.iter().map(|refused| &refused.id).collect();
+    assert!(refused.iter().all(|refused| !refused.message.is_empty()), "{refused:?}");
+    let served = writer.maps.served();
+    let keys: BTreeSet<FrontendKey> = state.values().flat_map(frontends).collect();
+    assert_eq!(served.len(), keys.len(), "nothing else is served");
+    for key in keys {
+        let claimants: Vec<_> =
+            state.iter().filter(|(_, w)| frontends(w).any(|k| k == key)).collect();
+        let serves = |wanted: &Wanted| selected(wanted).eq(served[&key].iter().copied());
+        assert!(claimants.iter().any(|(_, w)| serves(w)), "{key:?} leads to {:?}", served[&key]);
+        let losing = claimants.iter().filter(|(id, _)| losers.contains(id)).count();
+        assert!(losing + 1 >= claimants.len(), "{key:?}: who waits is named");
+        let owns = |wanted: &Wanted| {
+            let mut own = wanted.frontends.iter().filter(|f| f.kind == FrontendKind::ClusterIp);
+            own.any(|f| Address::from(f.address) == key.address)
+        };
+        if let Some((_, owner)) = claimants.iter().find(|(_, wanted)| owns(wanted)) {
+            assert!(serves(owner), "{key:?}: its owner's");
+        }
+    }
+}
+
+fn all(state: &State) -> Vec<Change> {
+    state.iter().map(|(id, wanted)| (id.clone(), Some(wanted.clone()))).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
@@ -79,49 +132,14 @@ proptest! {
 
     /// Services that claim what others have: one of them gets it, and whoever waits is named.
     #[test]
-    fn disputed_frontends_are_served_by_one_of_those_who_claim_them(states in states(), claims in
-        prop::collection::vec((1..6_u16, 1..12_u8), 0..12)) {
-        let claim = |state: &State| {
-            let mut state = state.clone();
-            // External addresses take the cluster list: here it is everybody's.
-            state.values_mut().for_each(|wanted| wanted.policy.internal_local = false);
-            for (n, vip) in &claims {
-                let external = frontend(*vip, 80, FrontendKind::External);
-                if let Some(wanted) = state.get_mut(&id(*n))
-                    && wanted.frontends.iter().all(|f| f.address != external.address)
-                {
-                    wanted.frontends.push(external);
-                }
-            }
-            state
-        };
+    fn disputed_frontends_are_served_by_one_of_those_who_claim_them(
+        states in states(), claims in claims(),
+    ) {
         let mut writer = Writer::new(Model::new(AMPLE));
         let mut now = State::new();
-        for next in states.iter().map(claim) {
+        for next in states.iter().map(|state| disputed(state, &claims)) {
             let refused = change(&mut writer, &now, &next);
-            let losers: BTreeSet<_> = refused.iter().map(|refused| &refused.id).collect();
-            let claimants = |key: &FrontendKey| {
-                next.iter().filter(|(_, w)| frontends(w).any(|k| k == *key)).collect::<Vec<_>>()
-            };
-            let keys: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
-            for key in keys {
-                let served = &writer.maps.served()[&key];
-                let claimants = claimants(&key);
-                let mut fits = claimants.iter().filter(|(_, w)| selected(w).eq(served.iter().copied()));
-                prop_assert!(fits.next().is_some(), "{:?} leads to {:?}", key, served);
-                let losing = claimants.iter().filter(|(id, _)| losers.contains(id)).count();
-                prop_assert!(losing + 1 >= claimants.len(), "{:?}: who waits is named", key);
-                let allocated = claimants.iter().find(|(_, w)| {
-                    w.frontends.iter().any(|f| f.kind == FrontendKind::ClusterIp
-                        && Address::from(f.address) == key.address)
-                });
-                if let Some((_, owner)) = allocated {
-                    prop_assert!(selected(owner).eq(served.iter().copied()), "{:?}: its owner", key);
-                }
-            }
-            let kept = writer.maps.served().len();
-            let wanted: BTreeSet<FrontendKey> = next.values().flat_map(frontends).collect();
-            prop_assert_eq!(kept, wanted.len(), "and nothing else");
+            assert_settled(&writer, &next, &refused);
             now = next;
         }
     }
@@ -178,5 +196,57 @@ proptest! {
                 break;
             }
         }
+    }
+
+    /// The same where frontends are disputed.
+    #[test]
+    fn disputes_outlive_failed_calls(states in states(), claims in claims()) {
+        let states: Vec<State> = states.iter().map(|state| disputed(state, &claims)).collect();
+        let (last, earlier) = states.split_last().expect("at least one");
+        for fail in 0.. {
+            let mut writer = Writer::new(Model::new(AMPLE));
+            let mut before = State::new();
+            for next in earlier {
+                change(&mut writer, &before, next);
+                before.clone_from(next);
+            }
+            writer.maps.fail_at = Some(fail);
+            announce(&mut writer.maps, &before, last);
+            writer.maps.steady.clear();
+            let ids: BTreeSet<&ServicePortId> = before.keys().chain(last.keys()).collect();
+            let changes = ids.into_iter().map(|id| (id.clone(), last.get(id).cloned()));
+            writer.apply(changes.collect());
+            let was_the_last = writer.maps.fail_at.take().is_some();
+            let refused = writer.apply(Vec::new());
+            assert_settled(&writer, last, &refused);
+            if was_the_last {
+                break;
+            }
+        }
+    }
+
+    /// A new agent gives what it finds to nobody who merely claims it before its owner was read.
+    #[test]
+    fn disputes_outlive_the_agent(states in states(), claims in claims(), order: u64) {
+        let states: Vec<State> = states.iter().map(|state| disputed(state, &claims)).collect();
+        let mut writer = Writer::new(Model::new(AMPLE));
+        let mut now = State::new();
+        for next in &states {
+            change(&mut writer, &now, next);
+            now.clone_from(next);
+        }
+        let before = writer.maps.served();
+        let mut next = Writer::adopt(writer.maps).expect("the model can be read");
+        announce(&mut next.maps, &now, &now);
+        let mut changes = all(&now);
+        fastrand::Rng::with_seed(order).shuffle(&mut changes);
+        for change in changes {
+            next.apply(vec![change]);
+            prop_assert_eq!(next.maps.served(), before.clone(), "each is served as it was");
+        }
+        next.prune();
+        let refused = next.apply(Vec::new());
+        assert_settled(&next, &now, &refused);
+        prop_assert_eq!(next.maps.served(), before);
     }
 }
