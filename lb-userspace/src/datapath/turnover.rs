@@ -7,7 +7,7 @@ use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind};
 
 use super::claims::Claim;
 use super::maps::Maps;
-use super::writer::{Installed, Writer, is_address};
+use super::writer::{Installed, Writer, cannot_wait, is_address};
 
 /// The changes of `FRONTENDS` that a batch comes to.
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ impl<M: Maps> Writer<M> {
             && !inserts.is_empty()
             && let Err(error) = self.grace()
         {
-            let error = format!("cannot wait for running programs: {error}");
+            let error = cannot_wait(&error);
             for (key, claim) in inserts {
                 self.stuck.insert(key, Stuck { given_up: false, error: error.clone() });
                 self.waiting.add(key, claim);

@@ -80,7 +80,7 @@ impl<M: Maps> Writer<M> {
         let mut batch: BTreeMap<_, _> =
             earlier.map(|(id, (wanted, _))| (id, Some(wanted))).collect();
         batch.extend(changes);
-        self.let_go(&batch);
+        self.let_go(&mut batch);
 
         let mut turnover = self.departures(&batch);
         for (id, wanted) in batch {
@@ -95,13 +95,22 @@ impl<M: Maps> Writer<M> {
     }
 
     /// Waits for programs that came by a frontend which is another service's by now, before the
-    /// service that they found changes: its next endpoints were never that frontend's.
-    fn let_go(&mut self, batch: &BTreeMap<ServicePortId, Option<Wanted>>) {
-        let mut changing = batch.keys().filter_map(|id| self.services.get(id));
-        if changing.any(|installed| self.gave_up.contains(&installed.index))
-            && let Err(error) = self.grace()
-        {
-            tracing::warn!("cannot wait for running programs: {error}");
+    /// service that they found changes: its next endpoints were never that frontend's. If the kernel
+    /// fails to wait, such services change with a later batch.
+    fn let_go(&mut self, batch: &mut BTreeMap<ServicePortId, Option<Wanted>>) {
+        let gave_up = |id: &ServicePortId| {
+            self.services.get(id).is_some_and(|i| self.gave_up.contains(&i.index))
+        };
+        let changing: Vec<ServicePortId> = batch.keys().filter(|id| gave_up(id)).cloned().collect();
+        if changing.is_empty() {
+            return;
+        }
+        let Err(error) = self.grace() else { return };
+        for id in changing {
+            if let Some(Some(wanted)) = batch.get_mut(&id).map(Option::take) {
+                batch.remove(&id);
+                self.unfinished.insert(id, (wanted, cannot_wait(&error)));
+            }
         }
     }
 
@@ -194,7 +203,11 @@ impl<M: Maps> Writer<M> {
             self.adopted.get(index).is_some_and(|adopted| {
                 let mut cluster_ips = adopted.frontends.iter().filter(|key| is_cluster_ip(key));
                 let any = cluster_ips.clone().next().is_some();
-                any && cluster_ips.all(|key| keys.contains_key(key))
+                // By the same right: another Service may assert it as an external address.
+                any && cluster_ips.all(|key| {
+                    let wanted = keys.get(key).copied();
+                    wanted.is_some() && wanted == self.frontends.get(key).map(|e| e.kind())
+                })
             })
         };
         let found = owners.into_iter().find(ours).and_then(|index| self.adopted.remove(&index));
@@ -348,6 +361,11 @@ fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeMap<FrontendKey, FrontendKi
 /// Whether an entry stands for a ClusterIP itself.
 pub(super) fn is_address(key: &&FrontendKey) -> bool {
     **key == FrontendKey::of_address(key.address)
+}
+
+/// Why something waits that needs a grace period.
+pub(super) fn cannot_wait(error: &io::Error) -> String {
+    format!("cannot wait for running programs: {error}")
 }
 
 /// As a person writes it: `10.96.0.1:80/TCP`.
