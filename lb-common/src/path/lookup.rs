@@ -26,7 +26,7 @@ pub(super) fn lookup(
         Err(Reason::NotService) => return Err(Reason::NotService),
         found => found,
     };
-    if tables.node().is_some_and(|node| node.exempt != 0) && caller.is_exempt() {
+    if is_exempt(tables, caller) {
         return Err(Reason::Exempt);
     }
     let entry = found?;
@@ -104,6 +104,12 @@ pub(super) fn is_node_port(
         Some(_) | None => wanted.address,
     };
     Ok(is_taken(address)? || address == Address::UNSPECIFIED && is_taken(Address::V4_UNSPECIFIED)?)
+}
+
+/// Whether the caller is to be left alone.
+#[inline(always)]
+pub(super) fn is_exempt(tables: &impl Tables, caller: &impl Caller) -> bool {
+    tables.node().is_some_and(|node| node.exempt != 0) && caller.is_exempt()
 }
 
 /// Whether the caller is in the node's own network namespace.

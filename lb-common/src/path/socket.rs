@@ -2,7 +2,7 @@
 //!
 //! A translated address is final: a backend that is itself a frontend is not translated again.
 
-use super::lookup::{Target, is_node_port, lookup};
+use super::lookup::{Target, is_exempt, is_node_port, lookup};
 use super::select::{Choice, at, choose, run, still_selected};
 use super::{Caller, Destination, Memory, Reason, Tables, Verdict};
 use crate::abi::{Address, MAX_FURTHER_PEERS, Peer, Port, Run, protocol};
@@ -106,6 +106,7 @@ pub fn peer_name(memory: &mut impl Memory, address: Address, port: Port) -> Verd
 #[inline(always)]
 pub fn bind(tables: &impl Tables, caller: &impl Caller, wanted: &Destination) -> Verdict {
     match is_node_port(tables, caller, wanted) {
+        Ok(true) if is_exempt(tables, caller) => Reason::Exempt.into(),
         Ok(true) => Reason::NodePort.into(),
         Ok(false) => Reason::NotService.into(),
         Err(reason) => reason.into(),

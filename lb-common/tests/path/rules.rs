@@ -212,6 +212,10 @@ fn binding_a_node_port_is_refused_on_the_node_alone() {
     for wanted in free {
         assert_eq!(bind(&fixture.0, &NODE, &wanted).reason, Reason::NotService, "{wanted:?}");
     }
+    fixture.0.node.exempt = 1;
+    let exempt = Caller { exempt: true, ..NODE };
+    let left_alone = bind(&fixture.0, &exempt, &tcp("127.0.0.1", 30080)).reason;
+    assert_eq!((left_alone, left_alone.action()), (Reason::Exempt, Action::Pass));
     let mut v4_only = node_port();
     v4_only.0.frontends.remove(&tcp("::", 30080));
     assert_eq!(bind(&v4_only.0, &NODE, &tcp("::", 30080)).reason, Reason::NodePort);

@@ -142,6 +142,8 @@ pub struct RefusedObject {
     pub source: String,
     /// `service/mysql`, or empty if it has no name.
     pub object: String,
+    /// Its namespace, or empty.
+    pub namespace: String,
     /// kubectl's form of the reason.
     pub message: String,
 }

@@ -55,7 +55,13 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "LB_CLOSE_TCP")]
     close_tcp: bool,
     /// Free the place of a socket that is missing from two listings this many seconds apart
-    #[arg(long, env = "LB_RECLAIM_AFTER", default_value_t = 60, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "LB_RECLAIM_AFTER",
+        default_value_t = 60,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=86_400)
+    )]
     reclaim_after: u64,
     /// Serve NodePorts only on addresses of the node in these ranges; a family without range is
     /// served on all, loopback included
@@ -87,7 +93,9 @@ fn parse_cidr(word: &str) -> Result<IpNet, String> {
 
 /// A range without host bits.
 fn parse_range(word: &str) -> Result<IpNet, String> {
-    let cidr: IpNet = word.parse().map_err(|_| "not a range such as 10.96.0.0/12".to_owned())?;
+    let cidr: IpNet = word
+        .parse()
+        .map_err(|_| "not a range such as 10.96.0.0/12; one address is 10.9.0.1/32".to_owned())?;
     if cidr.trunc() != cidr {
         return Err(format!(
             "{cidr} has bits behind its prefix; {} is the range it lies in",
@@ -102,23 +110,20 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     one_of_each_family(&args.service_cidr)?;
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
     let places = args.places.places()?;
+    let exempt = exempt(&args.exempt_cgroup)?;
     preflight(&places)?;
     let run_dir = RunDir::claim(&places.run_dir)?;
     let (cgroup, _pins) = take_node(&places)?;
+    if let Some(path) = exempt.iter().find(|path| cgroup.starts_with(path)) {
+        bail!(
+            "--exempt-cgroup {} holds all of --cgroup {}: nobody would be served",
+            path.display(),
+            cgroup.display()
+        );
+    }
     host::allow_locked_memory()?;
     let manifests =
         args.manifests.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
-    ensure!(
-        args.exempt_cgroup.len() <= host::MAX_EXEMPT,
-        "--exempt-cgroup: {} are given, {} are possible; name a cgroup above several of them",
-        args.exempt_cgroup.len(),
-        host::MAX_EXEMPT
-    );
-    let exempt = args
-        .exempt_cgroup
-        .iter()
-        .map(|path| host::exempt_cgroup(path))
-        .collect::<Result<Vec<_>>>()?;
     let node_name = args.node_name.unwrap_or_else(host::hostname);
     tracing::debug!("node {node_name}, names under {}", args.cluster_domain);
     let addresses = source::Addresses::subscribe()?;
@@ -149,6 +154,17 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         run_dir.socket().display()
     );
     serve(engine, stop, tasks, &mut signals).await
+}
+
+/// The folders that `--exempt-cgroup` means.
+fn exempt(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    ensure!(
+        paths.len() <= host::MAX_EXEMPT,
+        "--exempt-cgroup: {} are given, {} are possible; name a cgroup above several of them",
+        paths.len(),
+        host::MAX_EXEMPT
+    );
+    paths.iter().map(|path| host::exempt_cgroup(path)).collect()
 }
 
 fn one_of_each_family(cidrs: &[IpNet]) -> Result<()> {

@@ -23,8 +23,9 @@ use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use output::Out;
@@ -111,6 +112,8 @@ fn wait_for(command: impl Future<Output = Done>) -> Done {
 }
 
 fn log_to_stderr(filter: &str) -> Result<()> {
+    let meant = filter.contains(['=', ',']) || filter.parse::<LevelFilter>().is_ok();
+    ensure!(meant, "--log-level {filter}: levels are error, warn, info, debug, trace and off");
     let filter = EnvFilter::builder()
         .parse(filter)
         .with_context(|| format!("--log-level {filter} is neither a level nor a filter"))?;

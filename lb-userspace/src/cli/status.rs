@@ -11,7 +11,7 @@ use super::age::age;
 use super::args::RunDirArg;
 use super::output::{self, Out};
 use super::table::Table;
-use crate::api::types::{SourceStatus, Status};
+use crate::api::types::{RefusedObject, SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
 use crate::sockets;
 
@@ -160,12 +160,12 @@ fn refused(status: &Status, out: &mut Out) -> Result<()> {
         return Ok(());
     }
     writeln!(out, "\nNot served:")?;
-    for object in &status.refused {
-        // Messages about manifests name their place themselves.
-        if object.source.is_empty() || object.message.starts_with(&object.source) {
-            writeln!(out, "  {}", object.message)?;
+    for RefusedObject { source, object, namespace, message } in &status.refused {
+        // Messages about manifests name place and object themselves.
+        if source.is_empty() || message.starts_with(source) {
+            writeln!(out, "  {message}")?;
         } else {
-            writeln!(out, "  {}: {}", object.source, object.message)?;
+            writeln!(out, "  {object} in namespace {namespace} (from {source}): {message}")?;
         }
     }
     Ok(())
@@ -222,7 +222,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::api::types::{AgentStatus, ObjectCounts, RefusedObject};
+    use crate::api::types::{AgentStatus, ObjectCounts};
     use crate::cli::output::tests::Captured;
     use crate::datapath::{FormerLayout, MapStatus, ProgramStatus, SelfTest};
 
@@ -268,11 +268,20 @@ mod tests {
                 synced: false,
                 error: Some("no such folder".into()),
             }],
-            refused: vec![RefusedObject {
-                source: "a.yaml:3".into(),
-                object: "service/a".into(),
-                message: "a.yaml:3: Service \"a\" is invalid".into(),
-            }],
+            refused: vec![
+                RefusedObject {
+                    source: "a.yaml:3".into(),
+                    object: "service/a".into(),
+                    namespace: "default".into(),
+                    message: "a.yaml:3: Service \"a\" is invalid".into(),
+                },
+                RefusedObject {
+                    source: "lb apply".into(),
+                    object: "service/b".into(),
+                    namespace: "default".into(),
+                    message: "map RUNS is full".into(),
+                },
+            ],
             objects: ObjectCounts { services: 1, pods: 2, endpoint_slices: 0 },
         }
     }
@@ -299,6 +308,7 @@ mod tests {
              \n\
              Not served:\n\
              \u{20} a.yaml:3: Service \"a\" is invalid\n\
+             \u{20} service/b in namespace default (from lb apply): map RUNS is full\n\
              \n\
              Limits of this node:\n\
              \u{20} refusals show as EPERM\n\

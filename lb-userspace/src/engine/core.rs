@@ -211,6 +211,7 @@ impl<S: Sink> Core<S> {
             distinct(ports).into_iter().map(move |message| RefusedObject {
                 source: source.clone(),
                 object: key.to_string(),
+                namespace: key.namespace.to_string(),
                 message: message.clone(),
             })
         });

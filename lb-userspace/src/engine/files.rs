@@ -103,11 +103,14 @@ impl Files {
             let problems = file.problems.iter().map(|problem| RefusedObject {
                 source: path.display().to_string(),
                 object: String::new(),
+                namespace: String::new(),
                 message: problem.clone(),
             });
             problems.chain(file.refused.iter().map(|refused| RefusedObject {
                 source: refused.submitted.position.clone(),
                 object: refused.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+                namespace:
+                    refused.key.as_ref().map(|key| key.namespace.to_string()).unwrap_or_default(),
                 message: refused.message.clone(),
             }))
         })

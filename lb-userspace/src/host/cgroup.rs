@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,11 @@ pub fn id(path: &Path) -> Result<u64> {
 /// The folder that `--exempt-cgroup` means: below the hierarchy's root, unless it is absolute. It need
 /// not exist yet, but what exists must be a cgroup.
 pub fn exempt(path: &Path) -> Result<PathBuf> {
+    ensure!(
+        path.components().all(|part| part != Component::ParentDir),
+        "--exempt-cgroup {}: write it without `..`",
+        path.display()
+    );
     let path = find()?.path.join(path);
     if path.exists() {
         id(&path).context("--exempt-cgroup")?;
