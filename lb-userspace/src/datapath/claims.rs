@@ -61,6 +61,11 @@ impl Rank {
     }
 }
 
+/// Whether a frontend of this kind is a ClusterIP's, which is allocated to one Service.
+pub(super) fn is_cluster_ip(kind: FrontendKind) -> bool {
+    Rank::of(kind) == Rank::ClusterIp
+}
+
 /// Claims to frontends that others have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {

@@ -116,13 +116,17 @@ fn announce(model: &mut Model, from: &State, to: &State) {
     model.steady = keys.filter(|key| populated(from, key) && populated(to, key)).copied().collect();
 }
 
-/// Applies the difference of two states; the ids that were refused.
-fn step(writer: &mut Writer<Model>, from: &State, to: &State) -> BTreeSet<ServicePortId> {
+/// Applies the difference of two states.
+fn change(writer: &mut Writer<Model>, from: &State, to: &State) -> Vec<Refused> {
     announce(&mut writer.maps, from, to);
     let ids: BTreeSet<&ServicePortId> = from.keys().chain(to.keys()).collect();
     let changed = ids.into_iter().filter(|id| from.get(id) != to.get(id));
-    let changes = changed.map(|id| (id.clone(), to.get(id).cloned())).collect();
-    writer.apply(changes).into_iter().map(|refused| refused.id).collect()
+    writer.apply(changed.map(|id| (id.clone(), to.get(id).cloned())).collect())
+}
+
+/// As [`change`]; the ids that were refused.
+fn step(writer: &mut Writer<Model>, from: &State, to: &State) -> BTreeSet<ServicePortId> {
+    change(writer, from, to).into_iter().map(|refused| refused.id).collect()
 }
 
 fn state(services: &[(u16, &[u8], &[u8])]) -> State {
@@ -215,13 +219,6 @@ fn with_external(state: &State, vips: &[u8], pods: &[u8], external: u8) -> State
     let wanted = state.get_mut(&id(9)).expect("just put");
     wanted.frontends.push(frontend(external, 80, FrontendKind::External));
     state
-}
-
-fn change(writer: &mut Writer<Model>, from: &State, to: &State) -> Vec<Refused> {
-    announce(&mut writer.maps, from, to);
-    let ids: BTreeSet<&ServicePortId> = from.keys().chain(to.keys()).collect();
-    let changed = ids.into_iter().filter(|id| from.get(id) != to.get(id));
-    writer.apply(changed.map(|id| (id.clone(), to.get(id).cloned())).collect())
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind, List, Policy, Port, Run, protocol};
 
-use super::claims::{Claim, Waiting};
+use super::claims::{Claim, Waiting, is_cluster_ip};
 use super::maps::Maps;
 use super::pools::{Pools, Shortage};
 use super::set::Set;
@@ -195,19 +195,13 @@ impl<M: Maps> Writer<M> {
         }
         let entries = keys.keys().filter_map(|key| self.frontends.get(key));
         let owners: BTreeSet<u32> = entries.map(|entry| entry.service()).collect();
-        let is_cluster_ip = |key: &FrontendKey| {
-            let kind = self.frontends.get(key).map(|entry| entry.kind());
-            !matches!(kind, Some(FrontendKind::NodePort | FrontendKind::External))
-        };
         let ours = |index: &u32| {
             self.adopted.get(index).is_some_and(|adopted| {
-                let mut cluster_ips = adopted.frontends.iter().filter(|key| is_cluster_ip(key));
+                let entries = adopted.frontends.iter().map(|key| (key, self.frontends[key].kind()));
+                let mut cluster_ips = entries.filter(|(_, kind)| is_cluster_ip(*kind));
                 let any = cluster_ips.clone().next().is_some();
                 // By the same right: another Service may assert it as an external address.
-                any && cluster_ips.all(|key| {
-                    let wanted = keys.get(key).copied();
-                    wanted.is_some() && wanted == self.frontends.get(key).map(|e| e.kind())
-                })
+                any && cluster_ips.all(|(key, kind)| keys.get(key) == Some(&kind))
             })
         };
         let found = owners.into_iter().find(ours).and_then(|index| self.adopted.remove(&index));
@@ -243,8 +237,6 @@ impl<M: Maps> Writer<M> {
         turnover: &mut Turnover,
     ) -> Result<(), Shortage> {
         let keys = keys(id, wanted);
-        let known = self.services.get(id).map(|installed| installed.frontends.clone());
-        let known = known.unwrap_or_default();
         let new = keys.keys().filter(|key| !self.frontends.contains_key(key)).count();
 
         let result = self.check_frontends(new, turnover).and_then(|()| {
@@ -272,7 +264,7 @@ impl<M: Maps> Writer<M> {
             }
             Err(_) => {
                 // Refused whole: what it has stays.
-                for key in known.iter().filter(|key| !keys.contains_key(key)) {
+                for key in self.services.get(id).iter().flat_map(|i| &i.frontends) {
                     turnover.drop.remove(key);
                 }
                 self.discard_unshown(id);

@@ -62,16 +62,18 @@ impl Closing {
             .events
             .iter()
             .filter(|event| event.key.kind == Kind::Pod && event.change == WatchChange::Deleted);
-        for address in deleted.flat_map(|pod| pod_addresses(&pod.body)) {
-            self.deleted.retain(|_, at| at.elapsed() < REMEMBERED);
-            self.deleted.insert(address, Instant::now());
+        let addresses: Vec<IpAddr> = deleted.flat_map(|pod| pod_addresses(&pod.body)).collect();
+        if !addresses.is_empty() {
+            self.forget();
+            let now = Instant::now();
+            self.deleted.extend(addresses.into_iter().map(|address| (address, now)));
             self.deaths();
         }
     }
 
     /// The addresses of dead peers whose Pods were deleted, and that no Pod has now.
     pub(super) fn deleted_pods(&mut self, peers: &[DeadPeer], store: &Store) -> BTreeSet<IpAddr> {
-        self.deleted.retain(|_, at| at.elapsed() < REMEMBERED);
+        self.forget();
         let asked: BTreeSet<IpAddr> = peers.iter().map(DeadPeer::address).collect();
         let mut deleted: BTreeSet<IpAddr> =
             self.deleted.keys().copied().filter(|ip| asked.contains(ip)).collect();
@@ -81,6 +83,10 @@ impl Closing {
             }
         }
         deleted
+    }
+
+    fn forget(&mut self) {
+        self.deleted.retain(|_, at| at.elapsed() < REMEMBERED);
     }
 
     /// Has sockets closed at once; `reply` gets the report.

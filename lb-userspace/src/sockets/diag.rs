@@ -1,8 +1,9 @@
 //! The kernel's tables of TCP and UDP sockets, by `NETLINK_SOCK_DIAG` (sock_diag(7)): listing them
 //! with their cookies and lb's storage, and destroying one.
 //!
-//! Numbers are in the machine's order, addresses and ports in the network's. The crates for this
-//! protocol do not know attributes of requests, which lb's storage is asked for with.
+//! Numbers are in the machine's order, addresses and ports in the network's. The usual crate for this
+//! protocol (netlink-packet-sock-diag) does not know the attributes of requests, by which lb's storage
+//! is asked for.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -45,7 +45,7 @@ fn stage_with_web() -> (Stage, Pod) {
 
 fn stage_with_flags(flags: &[&str]) -> (Stage, Pod) {
     let mut stage = Stage::without_agent();
-    stage.agent.options = flags.iter().map(|&flag| flag.to_owned()).collect();
+    stage.agent.set_options(flags);
     stage.agent.start();
     let pod = stage.pod("pod-a", "web", &[Listen::Tcp(80), Listen::Udp(80)]);
     stage.apply(&[&pod.manifest(), &service("web", WEB)]);

@@ -15,7 +15,7 @@ const EACH: u32 = 2_500;
 
 fn sockets_beyond_the_slots_are_remembered_and_forgotten_all_the_same() {
     let mut stage = Stage::without_agent();
-    stage.agent.options = vec!["--map-size".to_owned(), format!("ORIGIN={SLOTS}")];
+    stage.agent.set_options(&["--map-size", &format!("ORIGIN={SLOTS}")]);
     stage.agent.start();
     let pod = stage.pod("pod-a", "web", &[Listen::Tcp(80), Listen::Udp(53)]);
     let spec = "selector: {app: web}, ports: [

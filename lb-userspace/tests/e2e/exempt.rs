@@ -22,7 +22,7 @@ const WEB: &str = "selector: {app: web}, ports: [{port: 80}]";
 fn stage_with_web(quiet: &str) -> Stage {
     let mut stage = Stage::without_agent();
     let quiet = stage.cgroup.path.join(quiet).display().to_string();
-    stage.agent.options = vec!["--exempt-cgroup".to_owned(), quiet];
+    stage.agent.set_options(&["--exempt-cgroup", &quiet]);
     stage.agent.start();
     let pod = stage.pod("pod-a", "web", &[Listen::Tcp(80)]);
     stage.apply(&[&pod.manifest(), &service("web", WEB)]);
@@ -43,7 +43,7 @@ fn processes_of_an_exempt_cgroup_and_those_below_it_are_left_alone() {
     let inner = quiet.child("a");
     let deep = inner.child("b");
     let argument = quiet.path.display().to_string();
-    stage.agent.options = vec!["--exempt-cgroup".to_owned(), argument];
+    stage.agent.set_options(&["--exempt-cgroup", &argument]);
     stage.agent.start();
     let pod = stage.pod("pod-a", "web", &[Listen::Tcp(80)]);
     stage.apply(&[&pod.manifest(), &service("web", WEB)]);
@@ -97,7 +97,7 @@ fn connections_made_before_stay_as_they_are() {
 
 fn an_exempt_cgroup_that_cannot_be_one_is_refused_by_name() {
     let mut stage = Stage::without_agent();
-    stage.agent.options = vec!["--exempt-cgroup".to_owned(), "/proc".to_owned()];
+    stage.agent.set_options(&["--exempt-cgroup", "/proc"]);
     stage.agent.spawn();
     assert_eq!(stage.agent.gives_up(), 1);
     let log = stage.agent.log();

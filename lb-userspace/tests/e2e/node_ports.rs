@@ -58,7 +58,7 @@ fn stage() -> Stage {
 /// The agent has these options.
 fn stage_with(options: &[&str]) -> Stage {
     let mut stage = Stage::without_agent();
-    stage.agent.options = options.iter().map(|&option| option.to_owned()).collect();
+    stage.agent.set_options(options);
     stage.agent.start();
     let pod = stage.pod("pod-a", "web", &[Listen::Tcp(80), Listen::Udp(53)]);
     stage.apply(&[&web(), &pod.manifest()]);

@@ -18,7 +18,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 
 fn stage_with_web() -> Stage {
     let mut stage = Stage::without_agent();
-    stage.agent.options = ["--reclaim-after", "1"].map(str::to_owned).to_vec();
+    stage.agent.set_options(&["--reclaim-after", "1"]);
     stage.agent.start();
     let pod = stage.pod("pod-a", "web", &[Listen::Tcp(80), Listen::Udp(80)]);
     let spec = "ipFamilyPolicy: RequireDualStack, selector: {app: web}, ports: [

@@ -21,7 +21,7 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 fn choose(stage: &mut Stage, sizes: &str) {
-    stage.agent.options = vec!["--map-size".to_owned(), sizes.to_owned()];
+    stage.agent.set_options(&["--map-size", sizes]);
 }
 
 #[track_caller]

@@ -372,7 +372,7 @@ fn a_takeover_at_another_cgroup_leaves_no_gap() {
 fn sockets_without_a_slot_keep_their_way_back() {
     let mut stage = stage_with_web();
     stage.agent.kill_nine();
-    stage.agent.options = vec!["--map-size".to_owned(), "ORIGIN=16".to_owned()];
+    stage.agent.set_options(&["--map-size", "ORIGIN=16"]);
     take_over(&mut stage, "with few slots");
     let frontends = [80, 53].map(|port| stage.frontend("web", port));
     let probe = stage.probe();

@@ -96,6 +96,32 @@ fn assert_settled(writer: &Writer<Model>, state: &State, refused: &[Refused]) {
     }
 }
 
+/// Goes through the states, whatever is refused; the last one.
+fn pass_through(writer: &mut Writer<Model>, states: &[State]) -> State {
+    let mut now = State::new();
+    for next in states {
+        change(writer, &now, next);
+        now.clone_from(next);
+    }
+    now
+}
+
+/// Applies every part of both states, changed or not.
+fn apply_all(writer: &mut Writer<Model>, from: &State, to: &State) {
+    let ids: BTreeSet<&ServicePortId> = from.keys().chain(to.keys()).collect();
+    let changes = ids.into_iter().map(|id| (id.clone(), to.get(id).cloned()));
+    writer.apply(changes.collect());
+}
+
+/// Applies `to` while the system call of this number fails; whether there were not so many.
+fn fail_once(writer: &mut Writer<Model>, from: &State, to: &State, fail: usize) -> bool {
+    writer.maps.fail_at = Some(fail);
+    announce(&mut writer.maps, from, to);
+    writer.maps.steady.clear();
+    apply_all(writer, from, to);
+    writer.maps.fail_at.take().is_some()
+}
+
 fn all(state: &State) -> Vec<Change> {
     state.iter().map(|(id, wanted)| (id.clone(), Some(wanted.clone()))).collect()
 }
@@ -124,9 +150,7 @@ proptest! {
             }
             writer.maps.announced = writer.maps.allowed.clone();
             writer.maps.steady.clear();
-            let ids: BTreeSet<&ServicePortId> = pair[0].keys().chain(pair[1].keys()).collect();
-            let changes = ids.into_iter().map(|id| (id.clone(), pair[1].get(id).cloned()));
-            writer.apply(changes.collect());
+            apply_all(&mut writer, &pair[0], &pair[1]);
         }
     }
 
@@ -155,13 +179,7 @@ proptest! {
         for fail in 0.. {
             let mut writer = Writer::new(Model::new(AMPLE));
             let before = walk(&mut writer, earlier);
-            writer.maps.fail_at = Some(fail);
-            announce(&mut writer.maps, &before, last);
-            writer.maps.steady.clear();
-            let ids: BTreeSet<&ServicePortId> = before.keys().chain(last.keys()).collect();
-            let changes = ids.into_iter().map(|id| (id.clone(), last.get(id).cloned()));
-            writer.apply(changes.collect());
-            let was_the_last = writer.maps.fail_at.take().is_some();
+            let was_the_last = fail_once(&mut writer, &before, last, fail);
             prop_assert!(writer.apply(Vec::new()).is_empty(), "call {} failed", fail);
             prop_assert_eq!(writer.maps.served(), expected(last), "call {} failed", fail);
             if was_the_last {
@@ -186,8 +204,7 @@ proptest! {
             maps.crash_at = None;
             let mut next = Writer::adopt(maps).expect("the model can be read");
             announce(&mut next.maps, &before, last);
-            let wanted = last.iter().map(|(id, w)| (id.clone(), Some(w.clone())));
-            prop_assert!(next.apply(wanted.collect()).is_empty(), "dead after {} writes", crash);
+            prop_assert!(next.apply(all(last)).is_empty(), "dead after {} writes", crash);
             next.prune();
             prop_assert_eq!(next.maps.served(), expected(last), "dead after {} writes", crash);
             let ports = expected(last).len();
@@ -205,18 +222,8 @@ proptest! {
         let (last, earlier) = states.split_last().expect("at least one");
         for fail in 0.. {
             let mut writer = Writer::new(Model::new(AMPLE));
-            let mut before = State::new();
-            for next in earlier {
-                change(&mut writer, &before, next);
-                before.clone_from(next);
-            }
-            writer.maps.fail_at = Some(fail);
-            announce(&mut writer.maps, &before, last);
-            writer.maps.steady.clear();
-            let ids: BTreeSet<&ServicePortId> = before.keys().chain(last.keys()).collect();
-            let changes = ids.into_iter().map(|id| (id.clone(), last.get(id).cloned()));
-            writer.apply(changes.collect());
-            let was_the_last = writer.maps.fail_at.take().is_some();
+            let before = pass_through(&mut writer, earlier);
+            let was_the_last = fail_once(&mut writer, &before, last, fail);
             let refused = writer.apply(Vec::new());
             assert_settled(&writer, last, &refused);
             if was_the_last {
@@ -230,11 +237,7 @@ proptest! {
     fn disputes_outlive_the_agent(states in states(), claims in claims(), order: u64) {
         let states: Vec<State> = states.iter().map(|state| disputed(state, &claims)).collect();
         let mut writer = Writer::new(Model::new(AMPLE));
-        let mut now = State::new();
-        for next in &states {
-            change(&mut writer, &now, next);
-            now.clone_from(next);
-        }
+        let now = pass_through(&mut writer, &states);
         let before = writer.maps.served();
         let mut next = Writer::adopt(writer.maps).expect("the model can be read");
         announce(&mut next.maps, &now, &now);

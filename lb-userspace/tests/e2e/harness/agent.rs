@@ -40,7 +40,7 @@ pub(crate) struct Agent {
     /// The lb that is started as an agent.
     pub(crate) binary: PathBuf,
     /// Further arguments of `lb agent`.
-    pub(crate) options: Vec<String>,
+    options: Vec<String>,
     pub(crate) service_cidrs: String,
     /// The namespace it runs in: the node's.
     node: Arc<Namespace>,
@@ -54,6 +54,11 @@ impl Agent {
         let (node, service_cidrs) = (Arc::clone(node), SERVICE_CIDRS.to_owned());
         let (binary, options) = (PathBuf::from(LB), Vec::new());
         Self { paths, binary, options, service_cidrs, node, child: None, cleaned: false }
+    }
+
+    /// Sets further arguments of `lb agent` for its next start.
+    pub(crate) fn set_options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
     }
 
     /// Starts the agent and waits until it answers.
