@@ -6,6 +6,7 @@
 pub mod api;
 pub mod cli;
 pub mod datapath;
+pub mod dns;
 pub mod engine;
 pub mod host;
 pub mod object;

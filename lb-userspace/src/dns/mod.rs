@@ -1,0 +1,1 @@
+//! Names: every Service answers by its DNS name.
