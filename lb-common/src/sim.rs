@@ -154,6 +154,8 @@ pub struct Caller {
     pub netns: u64,
     /// Whether its cgroup is left alone.
     pub exempt: bool,
+    /// Whether its socket is the agent's own.
+    pub own: bool,
 }
 
 impl path::Caller for Caller {
@@ -163,6 +165,10 @@ impl path::Caller for Caller {
 
     fn is_exempt(&self) -> bool {
         self.exempt
+    }
+
+    fn is_own(&self) -> bool {
+        self.own
     }
 }
 

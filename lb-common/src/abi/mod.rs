@@ -31,6 +31,12 @@ pub mod protocol {
     pub const UDP: u8 = 17;
 }
 
+/// `SO_PRIORITY` of the agent's own sockets, which are never translated (docs/decisions/0015).
+///
+/// "lb" as the major number of a queueing discipline, which nobody has, and no minor number: every
+/// discipline treats it as the default priority.
+pub const OWN_SOCKET_PRIORITY: u32 = 0x6c62_0000;
+
 const _: () = {
     assert!(size_of::<Address>() == 16 && align_of::<Address>() == 4);
     assert!(size_of::<Port>() == 2);

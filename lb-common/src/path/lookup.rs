@@ -26,7 +26,7 @@ pub(super) fn lookup(
         Err(Reason::NotService) => return Err(Reason::NotService),
         found => found,
     };
-    if is_exempt(tables, caller) {
+    if caller.is_own() || is_exempt(tables, caller) {
         return Err(Reason::Exempt);
     }
     let entry = found?;

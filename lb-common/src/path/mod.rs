@@ -57,6 +57,9 @@ pub trait Caller {
     fn netns(&self) -> u64;
     /// Whether its cgroup lies in one that is to be left alone.
     fn is_exempt(&self) -> bool;
+    /// Whether its socket is one of the agent's own, by
+    /// [`OWN_SOCKET_PRIORITY`](crate::abi::OWN_SOCKET_PRIORITY).
+    fn is_own(&self) -> bool;
 }
 
 /// What lb remembers of one socket.

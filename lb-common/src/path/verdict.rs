@@ -73,7 +73,7 @@ counted! {
         UnknownPort = "unknownPort",
         /// An address of a service range that no Service has.
         Unallocated = "unallocated",
-        /// The caller's cgroup is left alone.
+        /// The caller is left alone: its cgroup, or a socket of the agent's own.
         Exempt = "exempt",
         /// The port is a NodePort of this node.
         NodePort = "nodePort",

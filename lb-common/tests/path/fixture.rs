@@ -21,7 +21,7 @@ pub(crate) fn udp(text: &str, port: u16) -> FrontendKey {
 }
 
 /// A caller in a network namespace that is not the node's.
-pub(crate) const POD: Caller = Caller { netns: 2, exempt: false };
+pub(crate) const POD: Caller = Caller { netns: 2, exempt: false, own: false };
 
 /// Tables, and what is done to them.
 #[derive(Default)]

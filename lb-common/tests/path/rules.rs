@@ -11,7 +11,7 @@ use lb_common::sim::{Caller, Memory};
 use crate::fixture::{Fixture, POD, address, ip, target, tcp, udp};
 
 /// A caller in the node's own network namespace.
-const NODE: Caller = Caller { netns: 1, exempt: false };
+const NODE: Caller = Caller { netns: 1, exempt: false, own: false };
 const SECOND: u64 = 1_000_000_000;
 const PODS: [(&str, u16); 4] =
     [("10.244.0.1", 80), ("10.244.0.2", 80), ("10.244.0.3", 80), ("10.244.0.4", 80)];
@@ -45,7 +45,7 @@ fn a_client_keeps_its_backend_and_others_get_their_own() {
     let vip = tcp("10.96.0.1", 80);
     let mut seen = BTreeSet::new();
     for netns in 10..60 {
-        let client = Caller { netns, exempt: false };
+        let client = Caller { netns, exempt: false, own: false };
         let first = connect_as(&fixture, client, vip);
         assert!((0..20).all(|_| connect_as(&fixture, client, vip) == first), "client {netns}");
         seen.insert(first);
@@ -122,7 +122,7 @@ fn affinity_gives_way_where_replies_could_not_be_told_apart() {
         fixture.set_policy(service, Policy { affinity_seconds: 10, ..Policy::default() });
     }
     for netns in 1..50 {
-        let client = Caller { netns, exempt: false };
+        let client = Caller { netns, exempt: false, own: false };
         let mut memory = Memory::default();
         let first = send(&fixture.0, &client, &mut memory, &udp("10.96.0.1", 53));
         let second = send(&fixture.0, &client, &mut memory, &udp("10.96.0.2", 53));
@@ -188,7 +188,7 @@ fn loopback_node_ports_are_the_nodes_own() {
 fn a_namespace_without_a_cookie_has_no_loopback_node_ports() {
     let mut fixture = node_port();
     fixture.0.node.netns_cookie = 0;
-    let nobody = Caller { netns: 0, exempt: false };
+    let nobody = Caller { netns: 0, exempt: false, own: false };
     let verdict = connect(&fixture.0, &nobody, &mut Memory::default(), &tcp("127.0.0.1", 30080));
     assert_eq!(verdict.reason, Reason::NotService);
 }
@@ -247,4 +247,36 @@ fn workloads_and_services_that_are_left_alone_pass() {
     }
     let direct = connect(&fixture.0, &exempt, &mut memory, &tcp("10.244.0.1", 80));
     assert_eq!(direct.reason, Reason::NotService);
+}
+
+#[test]
+fn the_agents_own_sockets_pass_wherever_others_are_translated_or_refused() {
+    let fixture = Fixture::new()
+        .service(1, tcp("10.96.0.1", 53), &PODS)
+        .service(2, udp("10.96.0.2", 53), &[("10.244.0.1", 53)])
+        .service(3, udp("10.96.0.3", 53), &[]);
+    let own = Caller { own: true, ..POD };
+    let rows = [
+        ("a service", tcp("10.96.0.1", 53), Reason::Exempt),
+        ("a service, by UDP", udp("10.96.0.2", 53), Reason::Exempt),
+        ("a service without endpoints", udp("10.96.0.3", 53), Reason::Exempt),
+        ("a port that nobody has", tcp("10.96.0.1", 54), Reason::Exempt),
+        ("an address that nobody has", udp("10.96.9.9", 53), Reason::Exempt),
+        ("a pod", udp("10.244.0.1", 53), Reason::NotService),
+    ];
+    for (what, to, reason) in rows {
+        let calls = [
+            ("connect", connect(&fixture.0, &own, &mut Memory::default(), &to)),
+            ("send", send(&fixture.0, &own, &mut Memory::default(), &to)),
+        ];
+        for (call, verdict) in calls {
+            assert_eq!(
+                (verdict.reason, verdict.reason.action()),
+                (reason, Action::Pass),
+                "{call} to {what}"
+            );
+        }
+        let other = connect(&fixture.0, &POD, &mut Memory::default(), &to).reason;
+        assert_ne!(other, Reason::Exempt, "{what} for anybody else");
+    }
 }

@@ -4,7 +4,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_netns_cookie};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
-use lb_common::abi::entries;
+use aya_ebpf::programs::{SockAddrContext, SockContext};
+use lb_common::abi::{OWN_SOCKET_PRIORITY, entries};
 use lb_common::path::Caller;
 
 /// Ids of the cgroups whose processes are left alone, at any depth below them.
@@ -18,7 +19,31 @@ const LEVELS: i32 = 16;
 /// The caller that a hook runs for.
 pub(crate) struct KernelCaller<'c, C>(pub(crate) &'c C);
 
-impl<C: EbpfContext> Caller for KernelCaller<'_, C> {
+/// A hook's context, with the priority of the socket that it runs for.
+pub(crate) trait CallContext: EbpfContext {
+    /// `SO_PRIORITY`, where the hook may know it.
+    fn priority(&self) -> Option<u32>;
+}
+
+impl CallContext for SockAddrContext {
+    #[inline(always)]
+    fn priority(&self) -> Option<u32> {
+        // SAFETY: the context is valid while the program runs, and so is the socket in it, which
+        // the verifier wants compared with null.
+        unsafe { (*self.sock_addr).__bindgen_anon_1.sk.as_ref().map(|socket| socket.priority) }
+    }
+}
+
+/// The hooks of `bind`, which may not read it (`__sock_filter_check_attach_type`,
+/// net/core/filter.c).
+impl CallContext for SockContext {
+    #[inline(always)]
+    fn priority(&self) -> Option<u32> {
+        None
+    }
+}
+
+impl<C: CallContext> Caller for KernelCaller<'_, C> {
     #[inline(always)]
     fn netns(&self) -> u64 {
         // SAFETY: the pointer is the program's own context.
@@ -28,6 +53,11 @@ impl<C: EbpfContext> Caller for KernelCaller<'_, C> {
     #[inline(always)]
     fn is_exempt(&self) -> bool {
         is_current_exempt()
+    }
+
+    #[inline(always)]
+    fn is_own(&self) -> bool {
+        self.0.priority() == Some(OWN_SOCKET_PRIORITY)
     }
 }
 

@@ -25,6 +25,7 @@ mod kills;
 mod lifecycle;
 mod manifests;
 mod node_ports;
+mod own_sockets;
 mod reclaim;
 mod refusals;
 mod restart;
@@ -97,6 +98,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         crowd::tests(),
         affinity::tests(),
         exempt::tests(),
+        own_sockets::tests(),
     ]
     .into_iter()
     .flatten()

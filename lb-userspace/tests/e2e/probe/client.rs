@@ -237,6 +237,12 @@ impl ProbeSocket<'_> {
         self.probe.ask(&Request::Bind { socket: self.number, to })
     }
 
+    /// `SO_PRIORITY`.
+    #[track_caller]
+    pub(crate) fn set_priority(&self, priority: u32) -> Result<(), Errno> {
+        self.probe.ask(&Request::SetPriority { socket: self.number, priority })
+    }
+
     #[track_caller]
     pub(crate) fn connect(&self, to: SocketAddr) -> Result<(), Errno> {
         self.probe.ask(&Request::Connect { socket: self.number, to })

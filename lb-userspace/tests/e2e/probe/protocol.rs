@@ -64,6 +64,11 @@ pub(crate) enum Request {
         other: u32,
         slots: u64,
     },
+    /// `SO_PRIORITY`.
+    SetPriority {
+        socket: u32,
+        priority: u32,
+    },
     Connect {
         socket: u32,
         to: SocketAddr,

@@ -104,6 +104,9 @@ impl Workload {
                 self.sockets.insert(socket, sockets::open_in_slot(kind, slots, taken)?);
             }
             Request::Bind { socket, to } => self.socket(socket)?.bind(&to.into())?,
+            Request::SetPriority { socket, priority } => {
+                self.socket(socket)?.set_priority(priority)?;
+            }
             Request::Connect { socket, to } => sockets::connect(self.socket(socket)?, to)?,
             Request::Disconnect { socket } => rustix::net::connect_unspec(self.socket(socket)?)?,
             Request::Greeting { socket } => return value(sockets::line(self.socket(socket)?)?),
