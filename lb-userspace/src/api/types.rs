@@ -116,6 +116,8 @@ pub struct AgentStatus {
     pub started: String,
     /// `--service-cidr`.
     pub service_cidrs: Vec<String>,
+    /// `--cluster-domain`: the zone of the Services' names, without a dot at the end.
+    pub cluster_domain: String,
     /// Where NodePorts are served, sorted; 127.0.0.1 and ::1 stand for their loopback range.
     pub node_port_addresses: Vec<IpAddr>,
 }

@@ -141,6 +141,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             reclaim_after: Duration::from_secs(args.reclaim_after),
         },
         service_cidrs: args.service_cidr,
+        cluster_domain: args.cluster_domain.trim_end_matches('.').to_owned(),
         node_name,
         node_addresses: addresses.list()?,
         nodeport_addresses: args.nodeport_addresses,

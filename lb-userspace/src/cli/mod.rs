@@ -13,6 +13,7 @@ mod describe;
 mod get;
 mod input;
 mod output;
+mod resolv_conf;
 mod self_test;
 mod status;
 mod table;
@@ -57,6 +58,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Close sockets whose backends are gone, as the agent does by itself
     Close(close::CloseArgs),
+    /// Print the resolver configuration for a pod, or install it for a network namespace
+    ResolvConf(resolv_conf::ResolvConfArgs),
     /// Say what this node has, what it lacks, and what is lost without it
     Check(check::CheckArgs),
     /// Leave the node as it was before lb
@@ -97,6 +100,7 @@ fn run(command: Command, out: &mut Out) -> Done {
         Command::Describe(args) => wait_for(describe::run(args, out)),
         Command::Status(args) => wait_for(status::run(args, out)),
         Command::Close(args) => wait_for(close::run(args, out)),
+        Command::ResolvConf(args) => wait_for(resolv_conf::run(args, out)),
         Command::Check(args) => check::run(&args, out),
         Command::Cleanup(args) => cleanup::run(&args, out),
         Command::SelfTest(args) => self_test::run(&args, out),
@@ -161,6 +165,10 @@ mod tests {
             "lb get svc mysql -o name -w --run-dir r",
             "lb describe svc mysql",
             "lb status -o json",
+            "lb resolv-conf",
+            "lb resolv-conf -n space --run-dir r",
+            "lb resolv-conf --netns pod-1 -n space",
+            "lb resolv-conf --netns pod-1 --remove --run-dir r",
             "lb check",
             "lb close",
             "lb close --tcp --dry-run -o json --run-dir r",
@@ -180,6 +188,10 @@ mod tests {
             "lb get",
             "lb get svc -n a -A",
             "lb get svc -o xml",
+            "lb resolv-conf --remove",
+            "lb resolv-conf --netns a/b",
+            "lb resolv-conf -n Not.A.Label",
+            "lb resolv-conf --netns a --remove -n b",
             "lb agent --service-cidr 10.96.0.1/12",
             "lb agent --map-size RUNS=1",
         ] {

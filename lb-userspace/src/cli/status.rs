@@ -234,6 +234,7 @@ mod tests {
                 node: "n1".into(),
                 started: "2026-11-22T11:00:00Z".into(),
                 service_cidrs: vec!["10.96.0.0/12".into()],
+                cluster_domain: "cluster.local".into(),
                 node_port_addresses: ["10.0.0.1", "::1"]
                     .map(|ip| ip.parse().expect("an address"))
                     .into(),

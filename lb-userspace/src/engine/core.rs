@@ -57,6 +57,7 @@ impl<S: Sink> Core<S> {
             node: config.node_name.clone(),
             started: Timestamp::now().to_string(),
             service_cidrs: config.service_cidrs.iter().map(ToString::to_string).collect(),
+            cluster_domain: config.cluster_domain.clone(),
             node_port_addresses: Vec::new(),
         };
         let mut core = Self {

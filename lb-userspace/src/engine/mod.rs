@@ -49,6 +49,8 @@ pub struct Config {
     pub datapath: datapath::Config,
     /// `--service-cidr`; at most one of each family.
     pub service_cidrs: Vec<IpNet>,
+    /// `--cluster-domain`, without a dot at the end.
+    pub cluster_domain: String,
     /// This node.
     pub node_name: String,
     /// How sockets to backends that are gone are treated.
@@ -185,6 +187,7 @@ impl Engine {
                 node: String::new(),
                 started: String::new(),
                 service_cidrs: Vec::new(),
+                cluster_domain: String::new(),
                 node_port_addresses: Vec::new(),
             },
             datapath: datapath::Status::default(),

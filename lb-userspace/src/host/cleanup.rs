@@ -13,6 +13,7 @@ use aya::programs::loaded_programs;
 use super::check::Places;
 use super::leaf::sweep_leaves;
 use super::lock::{Lock, LockError, lock_file, lock_folder};
+use super::resolv_conf::{ETC_NETNS, ResolvConfs};
 use super::{bpffs, cgroup};
 use crate::datapath::PIN_FOLDERS;
 use crate::store::FILE_NAME;
@@ -30,14 +31,21 @@ pub struct Report {
     pub kept_state: Option<PathBuf>,
 }
 
-/// Detaches the programs, removes every pin and the run folder's files; with `state` also the stored
-/// objects and addresses. Refuses while an agent is running.
+/// Detaches the programs, removes every pin, what `lb resolv-conf` installed for this agent and the
+/// run folder's files; with `state` also the stored objects and addresses. Refuses while an agent is
+/// running.
 pub fn cleanup(places: &Places, state: bool) -> Result<Report> {
+    cleanup_below(Path::new(ETC_NETNS), places, state)
+}
+
+/// As [`cleanup`], with another folder of the network namespaces' files.
+fn cleanup_below(etc_netns: &Path, places: &Places, state: bool) -> Result<Report> {
     bpffs::refuse_shared(&places.bpffs)?;
     let mut report = Report::default();
     let run_lock = lock_run_dir(places)?;
     remove_pins(&places.bpffs, &mut report)?;
     report.unmounted = bpffs::unmount_own(&places.run_dir)?;
+    report.removed.extend(ResolvConfs::new(etc_netns, &places.run_dir).remove_all()?);
     let cgroup = places.cgroup.clone().or_else(|| Some(cgroup::find().ok()?.path));
     report.removed.extend(cgroup.iter().flat_map(|cgroup| sweep_leaves(cgroup)));
     if state {
@@ -183,6 +191,10 @@ fn remove_folder(folder: &Path, files: &[&str], report: &mut Report) -> Result<(
 mod tests {
     use super::*;
 
+    fn cleanup(root: &Path, places: &Places, state: bool) -> Result<Report> {
+        cleanup_below(&root.join("netns"), places, state)
+    }
+
     fn places(root: &Path) -> Places {
         Places {
             state_dir: root.join("state"),
@@ -202,11 +214,11 @@ mod tests {
         fs::write(places.state_dir.join(FILE_NAME), "").expect("written");
         fs::write(places.state_dir.join("not-lbs"), "").expect("written");
 
-        let report = cleanup(&places, false).expect("no agent runs");
+        let report = cleanup(root.path(), &places, false).expect("no agent runs");
         assert_eq!(report.kept_state, Some(places.state_dir.clone()));
         assert!(!places.run_dir.exists());
 
-        cleanup(&places, true).expect("no agent runs");
+        cleanup(root.path(), &places, true).expect("no agent runs");
         let left: Vec<_> = fs::read_dir(&places.state_dir)
             .expect("still there")
             .map(|entry| entry.expect("readable").file_name())
@@ -222,15 +234,28 @@ mod tests {
         let socket = places.run_dir.join(crate::api::SOCKET_FILE);
         fs::write(&socket, "").expect("written");
         let _agent = lock_file(&places.run_dir.join(crate::api::LOCK_FILE)).expect("free");
-        let error = cleanup(&places, true).expect_err("an agent runs");
+        let error = cleanup(root.path(), &places, true).expect_err("an agent runs");
         assert!(error.to_string().contains("stop it first"), "{error}");
         assert!(socket.exists());
+    }
+
+    #[test]
+    fn what_was_installed_for_network_namespaces_goes_with_its_agent() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let (places, netns) = (places(root.path()), root.path().join("netns"));
+        let [ours, theirs] = ["run", "another-run"].map(|run_dir| {
+            let confs = ResolvConfs::new(&netns, &root.path().join(run_dir));
+            confs.install(&run_dir.parse().expect("a name"), "").expect("installed")
+        });
+        let report = cleanup(root.path(), &places, false).expect("no agent runs");
+        assert_eq!(report.removed, [ours, netns.join("run")]);
+        assert!(theirs.exists(), "another agent's");
     }
 
     #[test]
     fn a_second_cleanup_finds_nothing_to_do() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let places = places(root.path());
-        assert_eq!(cleanup(&places, true).expect("nothing there"), Report::default());
+        assert_eq!(cleanup(root.path(), &places, true).expect("nothing there"), Report::default());
     }
 }

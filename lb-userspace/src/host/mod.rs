@@ -10,6 +10,7 @@ mod leaf;
 mod lock;
 mod mounts;
 mod netns;
+mod resolv_conf;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
 pub use cgroup::{
@@ -24,3 +25,4 @@ pub use leaf::{Leaf, sweep_leaves};
 pub use lock::{Lock, LockError, lock_file, lock_folder};
 pub(crate) use mounts::mounts_of;
 pub use netns::netns_cookie;
+pub use resolv_conf::{ETC_NETNS, NetnsName, ResolvConfs};

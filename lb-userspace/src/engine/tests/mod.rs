@@ -170,6 +170,7 @@ fn config(folder: &Path, sources: usize) -> Config {
             sizes: datapath::Sizes::default(),
         },
         service_cidrs,
+        cluster_domain: "cluster.local".into(),
         node_name: "us".into(),
         node_addresses: ["192.0.2.1".parse().expect("an address")].into(),
         nodeport_addresses: Vec::new(),

@@ -19,6 +19,7 @@ use crate::object::Object;
 
 use cause::Causes;
 pub use cause::{Cause, Invalid};
+pub(crate) use syntax::dns_label;
 pub(super) use syntax::special_ip;
 
 /// An object as it is to be stored.

@@ -13,7 +13,7 @@ const LABEL_VALUE: &str = "a valid label must be an empty string or consist of a
 pub(super) type Rules = Vec<String>;
 
 /// RFC 1123 label: `IsDNS1123Label`.
-pub(super) fn dns_label(value: &str) -> Rules {
+pub(crate) fn dns_label(value: &str) -> Rules {
     broken(value, 63, is_label(value), LABEL)
 }
 
