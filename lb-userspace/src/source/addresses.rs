@@ -9,28 +9,20 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail};
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{self, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send};
+use rustix::net::{RecvFlags, SocketFlags, bind, recv};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::netlink::{Netlink, open_socket};
 use crate::engine::Engine;
 
 /// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`, include/uapi/linux/rtnetlink.h
 const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
-
-/// The kernel's messages are no longer.
-const BUFFER: usize = 32 << 10;
-
-/// How often a listing that a change interrupted is begun again. The change is announced, too.
-const ATTEMPTS: u32 = 5;
 
 /// The node's addresses and their changes.
 #[derive(Debug)]
@@ -41,7 +33,7 @@ pub struct Addresses {
 impl Addresses {
     /// Changes from now on will be noticed.
     pub fn subscribe() -> Result<Self> {
-        let socket = open(SocketFlags::NONBLOCK).context("opening a netlink socket")?;
+        let socket = open_socket(SocketFlags::NONBLOCK).context("opening a netlink socket")?;
         bind(&socket, &SocketAddrNetlink::new(0, ADDRESS_GROUPS))
             .context("following this node's addresses")?;
         // SAFETY: the descriptor is this value's own, and stays open and the same until it is dropped.
@@ -93,63 +85,17 @@ impl Addresses {
     }
 }
 
-fn open(flags: SocketFlags) -> io::Result<OwnedFd> {
-    // Protocol 0 is NETLINK_ROUTE.
-    let flags = flags | SocketFlags::CLOEXEC;
-    Ok(net::socket_with(net::AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
-}
-
 /// The addresses of one family as the kernel shows them.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum; one variant is ours")]
 fn list(family: AddressFamily) -> Result<Vec<AddressMessage>> {
-    let (mut listed, mut interrupted) = list_once(family)?;
-    for _ in 1..ATTEMPTS {
-        if !interrupted {
-            break;
-        }
-        (listed, interrupted) = list_once(family)?;
-    }
-    Ok(listed)
-}
-
-/// Also says whether a change interrupted it.
-#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum; three variants are ours")]
-fn list_once(family: AddressFamily) -> Result<(Vec<AddressMessage>, bool)> {
-    let socket = open(SocketFlags::empty())?;
-    send(&socket, &request(family), SendFlags::empty())?;
-    let (mut listed, mut interrupted) = (Vec::new(), false);
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::TRUNC)?;
-        let mut rest = buffer.get(..length).context("the kernel's answer is too long")?;
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)?;
-            interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
-            // Messages begin at multiples of four bytes.
-            let length = (message.header.length as usize).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-            match message.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
-                    listed.push(address);
-                }
-                NetlinkPayload::Done(_) => return Ok((listed, interrupted)),
-                NetlinkPayload::Error(error) => return Err(error.to_io().into()),
-                other => bail!("unexpected answer {other:?}"),
-            }
-        }
-    }
-}
-
-fn request(family: AddressFamily) -> Vec<u8> {
-    let mut address = AddressMessage::default();
-    address.header.family = family;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetAddress(address));
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    let mut question = AddressMessage::default();
+    question.header.family = family;
+    let listed = Netlink::open()?.list(&RouteNetlinkMessage::GetAddress(question))?;
+    let addresses = listed.into_iter().map(|object| match object {
+        RouteNetlinkMessage::NewAddress(address) => Ok(address),
+        other => bail!("unexpected answer {other:?}"),
+    });
+    addresses.collect()
 }
 
 /// The address, if it can be used. One whose uniqueness is being checked, or that turned out to be

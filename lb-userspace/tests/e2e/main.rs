@@ -23,6 +23,7 @@ mod families;
 mod input;
 mod kills;
 mod lifecycle;
+mod local_sources;
 mod manifests;
 mod node_ports;
 mod own_sockets;
@@ -99,6 +100,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         affinity::tests(),
         exempt::tests(),
         own_sockets::tests(),
+        local_sources::tests(),
     ]
     .into_iter()
     .flatten()
