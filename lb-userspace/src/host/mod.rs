@@ -5,6 +5,7 @@ mod cgroup;
 mod check;
 mod cleanup;
 mod descriptors;
+mod inherited;
 mod kernel;
 mod leaf;
 mod lock;
@@ -20,6 +21,7 @@ pub use cgroup::{
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
 pub use descriptors::{SocketDescriptor, has_ended, numbered, socket_descriptors};
+pub use inherited::Inherited;
 pub use kernel::{Version, allow_locked_memory, hostname};
 pub use leaf::{Leaf, sweep_leaves};
 pub use lock::{Lock, LockError, lock_file, lock_folder};

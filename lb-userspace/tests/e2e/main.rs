@@ -20,6 +20,7 @@ mod endpoints;
 mod exempt;
 mod external;
 mod families;
+mod inherited;
 mod input;
 mod kills;
 mod lifecycle;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some(probe::MODE) => return probe::run(arguments),
         Some(harness::process::MODE) => return harness::process::run(arguments),
+        Some(inherited::MODE) => return inherited::run(),
         Some(harness::janitor::MODE) => return harness::janitor::run(arguments),
         _ => {}
     }
@@ -101,6 +103,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         exempt::tests(),
         own_sockets::tests(),
         local_sources::tests(),
+        inherited::tests(),
     ]
     .into_iter()
     .flatten()
