@@ -69,7 +69,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Lint => lint::run()?,
         Command::Test { soak, arguments } => {
             preflight::kernel_and_privileges()?;
-            setup::install(&setup::for_namespaces())?;
+            setup::install(&setup::for_test())?;
             userspace::test(&arguments, soak)?;
         }
         Command::Demo => {

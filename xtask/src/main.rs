@@ -16,6 +16,8 @@ mod progress;
 #[cfg(target_os = "linux")]
 mod setup;
 #[cfg(target_os = "linux")]
+mod stage;
+#[cfg(target_os = "linux")]
 mod userspace;
 #[cfg(target_os = "linux")]
 mod workspace;

@@ -1,5 +1,6 @@
 //! Installs what a command needs and the machine lacks: each thing once, said beforehand.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -12,6 +13,8 @@ pub(crate) struct Need {
     package: String,
     /// The program by which one knows that it is there; without one, the package is asked for.
     program: Option<&'static str>,
+    /// The systemd services that the package would start, on ports that may be in use.
+    services: &'static [&'static str],
     why: &'static str,
     /// Roughly how long it takes to install, with what it depends on.
     seconds: u32,
@@ -19,11 +22,11 @@ pub(crate) struct Need {
 
 impl Need {
     fn program(program: &'static str, package: &str, seconds: u32, why: &'static str) -> Self {
-        Self { package: package.to_owned(), program: Some(program), why, seconds }
+        Self { package: package.to_owned(), program: Some(program), services: &[], why, seconds }
     }
 
     fn package(package: &str, seconds: u32, why: &'static str) -> Self {
-        Self { package: package.to_owned(), program: None, why, seconds }
+        Self { package: package.to_owned(), program: None, services: &[], why, seconds }
     }
 
     fn is_met(&self) -> bool {
@@ -40,6 +43,18 @@ pub(crate) fn for_namespaces() -> Vec<Need> {
         Need::program("ip", "iproute2", 10, "makes network namespaces, devices and routes"),
         Need::program("nsenter", "util-linux", 10, "enters network namespaces"),
     ]
+}
+
+/// What the end-to-end tests need.
+pub(crate) fn for_test() -> Vec<Need> {
+    let mut needs = for_namespaces();
+    needs.push(Need::program(
+        "dig",
+        "bind9-dnsutils",
+        10,
+        "a resolver that shows all of an answer",
+    ));
+    needs
 }
 
 /// The demo's real server and client. The `-core` packages hold the programs only; the full
@@ -101,6 +116,7 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
         eprintln!("• needs {}: {}", need.package, need.why);
     }
     progress::run(apt_get().arg("update"), "fetching Debian's lists of packages", "10 s")?;
+    mask(missing.iter().flat_map(|need| need.services))?;
     let seconds: u32 = missing.iter().map(|need| need.seconds).sum();
     progress::run(
         // What the user already has stays: a conflict is an error, not a removal.
@@ -108,6 +124,19 @@ pub(crate) fn install(needs: &[Need]) -> Result<()> {
         &format!("installing {list}"),
         &format!("{seconds} s"),
     )
+}
+
+/// Keeps packages from starting services of the machine's own: only their programs are wanted.
+fn mask<'a>(services: impl Iterator<Item = &'a &'static str>) -> Result<()> {
+    // The test that packages make, too, before they start anything.
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    for service in services {
+        eprintln!("• masking {service}: `systemctl unmask {service}` if you want to use it");
+        workspace::run(Command::new("systemctl").args(["mask", service]), "systemctl mask")?;
+    }
+    Ok(())
 }
 
 fn apt_get() -> Command {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::pod::Pod;
-use super::process::{self, Process};
-use super::{narration, stage::Stage};
+use crate::stage::pod::Pod;
+use crate::stage::process::{self, Process};
+use crate::stage::{Stage, narration};
 use crate::workspace;
 
 /// How long a server may take to start, on a slow disk too.
@@ -63,7 +63,7 @@ impl Servers {
         let name = format!("the MariaDB server at {}", pod.address);
         let mut server = Server { process: Process::spawn(&mut mariadbd, &name)?, data };
         server.wait_until_ready(pod, client).with_context(|| {
-            format!("{name} did not start; the end of its log:\n{}", tail(&log, 15))
+            format!("{name} did not start; the end of its log:\n{}", process::tail(&log, 15))
         })?;
         narration::verified(&format!("MariaDB runs in pod {}, at {}", pod.name, pod.address));
         Ok(server)
@@ -144,10 +144,17 @@ impl Answer {
     }
 }
 
-/// The last lines of a log.
-pub(super) fn tail(log: &Path, count: usize) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    let text = text.unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
+/// The Pod object of a pod with a ready server.
+pub(super) fn manifest(pod: &Pod) -> String {
+    let Pod { name, address, .. } = pod;
+    format!(
+        "apiVersion: v1\n\
+         kind: Pod\n\
+         metadata: {{name: {name}, labels: {{app: mysql}}}}\n\
+         spec: {{containers: [{{name: mysql, image: mariadb, ports: [{{containerPort: 3306}}]}}]}}\n\
+         status:\n\
+         \x20 podIP: {address}\n\
+         \x20 podIPs: [{{ip: {address}}}]\n\
+         \x20 conditions: [{{type: Ready, status: 'True'}}]\n"
+    )
 }

@@ -1,20 +1,17 @@
 //! The demo: a Service at work between real servers, with a stage of its own – namespaces,
 //! cgroup, folder – so that it neither sees nor touches other traffic of the machine.
 //!
-//! `story` tells it, `stage` and `pod` are where it happens, `mariadb` and `agent` act.
+//! `story` tells it on a [`stage`](crate::stage), `mariadb` acts.
 
-mod agent;
 mod mariadb;
-mod narration;
-mod pod;
-mod process;
-mod stage;
 mod story;
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
+
+use crate::stage::process;
 
 /// Shows the whole story with this `lb`, and takes everything down, whatever happens.
 pub(crate) fn run(lb: &Path) -> Result<()> {

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::agent::Agent;
 use super::mariadb::{self, Answer, Server, Servers};
-use super::narration;
-use super::pod::Pod;
-use super::process;
-use super::stage::Stage;
+use crate::stage::agent::Agent;
+use crate::stage::pod::Pod;
+use crate::stage::{Stage, narration, process};
 use crate::workspace;
 
 /// How soon a change must be seen by new connections.
@@ -36,7 +34,7 @@ pub(super) fn tell(lb: &Path) -> Result<()> {
     let mut cast = Cast::enter()?;
     let told = cast.play(lb);
     if told.is_err() {
-        let log = mariadb::tail(&cast.stage.folder.join("agent.log"), 20);
+        let log = process::tail(&cast.stage.folder.join("agent.log"), 20);
         eprintln!("\nthe story breaks off; the end of the agent's log:\n{log}");
     }
     told
@@ -44,7 +42,7 @@ pub(super) fn tell(lb: &Path) -> Result<()> {
 
 impl Cast {
     fn enter() -> Result<Self> {
-        let stage = Stage::set_up()?;
+        let stage = Stage::set_up("lb-demo")?;
         let client = stage.add_pod("client", 100)?;
         let mariadb = Servers::prepare(&stage)?;
         narration::verified(&format!(
@@ -56,7 +54,7 @@ impl Cast {
 
     fn play(&mut self, lb: &Path) -> Result<()> {
         narration::step("The agent attaches to the demo's cgroup");
-        self.agent = Some(Agent::start(lb, &self.stage)?);
+        self.agent = Some(Agent::start(lb, &self.stage, |_| Ok(()))?);
 
         narration::step("A Service, and one pod behind it");
         let first = self.start_server("mysql-1", 11)?;
@@ -110,7 +108,7 @@ impl Cast {
     }
 
     fn apply_pod(&self, pod: &Pod) -> Result<()> {
-        self.apply(&format!("{}.yaml", pod.name), &pod.manifest())
+        self.apply(&format!("{}.yaml", pod.name), &mariadb::manifest(pod))
     }
 
     fn apply(&self, file: &str, manifest: &str) -> Result<()> {

@@ -1,8 +1,14 @@
-//! What the demo puts on the machine, and how it goes away again. Everything carries the demo's
-//! name, `lb-demo-<process id>`, so that a later demo can sweep up after one that was killed.
+//! What a command that runs lb puts on the machine, and how it goes away again. Everything carries
+//! one name, such as `lb-demo-<process id>`, so that the next run can sweep up after one that was
+//! killed.
 //!
 //! The pods' network is a bridge in a namespace of its own: nothing is added to the machine's
 //! own namespace, and no route leads out.
+
+pub(crate) mod agent;
+pub(crate) mod narration;
+pub(crate) mod pod;
+pub(crate) mod process;
 
 use std::collections::BTreeSet;
 use std::env;
@@ -19,31 +25,29 @@ use anyhow::{Context, Result};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::pod::Pod;
-use super::process;
 use crate::{preflight, workspace};
+use pod::Pod;
 
-const PREFIX: &str = "lb-demo-";
 const NAMESPACES: &str = "/run/netns";
 
-/// The demo's network, cgroup and folder; dropping it removes them.
-pub(super) struct Stage {
+/// A network, a cgroup and a folder of their own; dropping it removes them.
+pub(crate) struct Stage {
     name: String,
-    /// The folder of everything the demo writes.
-    pub(super) folder: PathBuf,
+    /// The folder of everything that is written.
+    pub(crate) folder: PathBuf,
     /// The cgroup above all pods.
-    pub(super) cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
 }
 
 impl Stage {
-    /// Removes what an earlier demo left behind, and sets up this one.
-    pub(super) fn set_up() -> Result<Self> {
+    /// Removes what an earlier stage of this name left behind, and sets up this one.
+    pub(crate) fn set_up(name: &str) -> Result<Self> {
         let cgroups = preflight::cgroup2_root()?;
-        for name in abandoned(&cgroups) {
-            println!("removing what is left of {name}, whose process is gone");
-            remove(&name, &cgroups);
+        for old in abandoned(&format!("{name}-"), &cgroups) {
+            println!("removing what is left of {old}, whose process is gone");
+            remove(&old, &cgroups);
         }
-        let name = format!("{PREFIX}{}", std::process::id());
+        let name = format!("{name}-{}", std::process::id());
         let stage = Self { folder: folder(&name), cgroup: cgroups.join(&name), name };
         fs::DirBuilder::new()
             .mode(0o700)
@@ -59,7 +63,7 @@ impl Stage {
     }
 
     /// Adds a pod to the network. `id` tells it from another pod of the same name.
-    pub(super) fn add_pod(&self, name: &str, id: u8) -> Result<Pod> {
+    pub(crate) fn add_pod(&self, name: &str, id: u8) -> Result<Pod> {
         let address = Ipv4Addr::new(10, 244, 0, id);
         let (network, namespace) = (self.network(), format!("{}-pod-{id}", self.name));
         let (port, subnet) = (format!("pod-{id}"), format!("{address}/24"));
@@ -103,18 +107,18 @@ fn folder(name: &str) -> PathBuf {
     env::temp_dir().join(name)
 }
 
-/// Demos of which something is left, and whose process is not a running demo.
-fn abandoned(cgroups: &Path) -> BTreeSet<String> {
+/// Stages of which something is left, and whose process does not run.
+fn abandoned(prefix: &str, cgroups: &Path) -> BTreeSet<String> {
     [Path::new(NAMESPACES), cgroups, &env::temp_dir()]
         .into_iter()
         .flat_map(names_in)
         .filter_map(|name| {
-            let digits = name.strip_prefix(PREFIX)?.split('-').next()?.to_owned();
+            let digits = name.strip_prefix(prefix)?.split('-').next()?.to_owned();
             let pid: u32 = digits.parse().ok()?;
             // A process id comes round again: only the same program counts.
             let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             let runs = pid != std::process::id() && program.trim() == "xtask";
-            (!runs).then(|| format!("{PREFIX}{digits}"))
+            (!runs).then(|| format!("{prefix}{digits}"))
         })
         .collect()
 }
@@ -124,7 +128,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Removes everything that carries a demo's name. What cannot be removed is named, and does not
+/// Removes everything that carries a stage's name. What cannot be removed is named, and does not
 /// keep the rest from being removed.
 fn remove(name: &str, cgroups: &Path) {
     remove_cgroup(&cgroups.join(name));
@@ -146,7 +150,7 @@ fn remove_namespace(file: &Path) {
     complain(file, fs::remove_file(file));
 }
 
-/// Ends every process in a demo's cgroup and below, and removes it, innermost first.
+/// Ends every process in a stage's cgroup and below, and removes it, innermost first.
 fn remove_cgroup(cgroup: &Path) {
     for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,8 +1,10 @@
-//! Processes of the demo. Each is in a process group of its own, so that Ctrl-C reaches only the
-//! demo itself, which then ends them in order; and each dies with the demo, should that be killed.
+//! Processes on a stage. Each is in a session of its own, so that Ctrl-C reaches only this
+//! program, which then ends them in order; and each dies with it, should it be killed.
 
+use std::fs;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -10,16 +12,23 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, kill_process, set_parent_process_death_signal, setpriority_process, setsid,
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// How long a command of the story may take.
+/// How long a short command may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The nice value of those who go first.
+const FIRST: i32 = -20;
 const POLL: Duration = Duration::from_millis(10);
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// From now on SIGINT, SIGTERM and SIGHUP end the story at its next wait, as an error.
-pub(super) fn catch_interrupts() -> Result<()> {
+/// From now on SIGINT, SIGTERM and SIGHUP end what runs at its next wait, as an error.
+pub(crate) fn catch_interrupts() -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     for signal in [SIGHUP, SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&INTERRUPTED))
@@ -29,7 +38,7 @@ pub(super) fn catch_interrupts() -> Result<()> {
 }
 
 /// Waits a moment; an error if the user has asked to stop.
-pub(super) fn pause() -> Result<()> {
+pub(crate) fn pause() -> Result<()> {
     if INTERRUPTED.load(Ordering::Relaxed) {
         bail!("interrupted");
     }
@@ -39,7 +48,7 @@ pub(super) fn pause() -> Result<()> {
 
 /// Runs a short command to its end and returns what it wrote to standard output. Its failure is
 /// an error with what it wrote to standard error.
-pub(super) fn capture(command: &mut Command) -> Result<String> {
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let program = command.get_program().display().to_string();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process::spawn(command, &program)?;
@@ -53,26 +62,51 @@ pub(super) fn capture(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
+/// Lets a command, and what it starts, run on this processor only, and there before everything that
+/// has an ordinary priority.
+pub(crate) fn pin(command: &mut Command, processor: usize) {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    let pin = move || {
+        sched_setaffinity(None, &only)?;
+        setpriority_process(None, FIRST)?;
+        // Where sessions share a processor between them, priorities are those of sessions
+        // (sched(7), "The autogroup feature"); elsewhere there is no such file.
+        setsid()?;
+        if let Ok(session) = open(c"/proc/self/autogroup", OFlags::WRONLY, Mode::empty()) {
+            rustix::io::write(&session, b"-20")?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe system calls are made.
+    unsafe { command.pre_exec(pin) };
+}
+
 /// A process that ends with its owner.
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
 }
 
 impl Process {
     /// Starts a command; `name` is what messages call it.
-    pub(super) fn spawn(command: &mut Command, name: &str) -> Result<Self> {
-        command.process_group(0);
-        // SAFETY: between fork and exec only an async-signal-safe system call is made.
-        unsafe {
-            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
-        }
+    pub(crate) fn spawn(command: &mut Command, name: &str) -> Result<Self> {
+        let enter = || {
+            match setsid() {
+                // Some have a session of their own already.
+                Ok(_) | Err(Errno::PERM) => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+        };
+        // SAFETY: between fork and exec only async-signal-safe system calls are made.
+        unsafe { command.pre_exec(enter) };
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name: name.to_owned(), child })
     }
 
     /// An error if the process has ended.
-    pub(super) fn check_running(&mut self) -> Result<()> {
+    pub(crate) fn check_running(&mut self) -> Result<()> {
         match self.child.try_wait().context("cannot ask for a child's state")? {
             Some(status) => bail!("{} has ended ({status})", self.name),
             None => Ok(()),
@@ -80,9 +114,14 @@ impl Process {
     }
 
     /// Asks the process to end, and waits until it has.
-    pub(super) fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
+    pub(crate) fn terminate(&mut self, patience: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait(patience)
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
@@ -105,7 +144,7 @@ impl Process {
     }
 
     /// Ends the process at once. One that has ended is left alone.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -115,6 +154,14 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The last lines of a log.
+pub(crate) fn tail(log: &Path, count: usize) -> String {
+    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let text = text.unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 fn reader<R: Read + Send + 'static>(pipe: Option<R>) -> JoinHandle<io::Result<Vec<u8>>> {

@@ -1,4 +1,4 @@
-//! The agent under demonstration, and the command line that talks to it.
+//! The agent on a stage, and the command line that talks to it.
 
 use std::fs;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::process::{self, Process};
-use super::{narration, stage::Stage};
+use super::{Stage, narration};
 
 /// How long the agent may take to load the kernel programs and to answer.
 const START: Duration = Duration::from_secs(30);
@@ -17,25 +17,30 @@ const START: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(10);
 
 /// A running agent that serves the stage's cgroup only.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     lb: PathBuf,
     run_dir: PathBuf,
     process: Process,
 }
 
 impl Agent {
-    /// Starts the agent, and waits until it answers.
-    pub(super) fn start(lb: &Path, stage: &Stage) -> Result<Self> {
+    /// Starts the agent, and waits until it answers. `adapt` adds options, or says where it runs.
+    pub(crate) fn start(
+        lb: &Path,
+        stage: &Stage,
+        adapt: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Self> {
         let log = stage.folder.join("agent.log");
         let output = fs::File::create(&log).context("cannot create the agent's log")?;
         let mut command = Command::new(lb);
         command
             .arg("agent")
             .args(places(stage))
-            .args(["--node-name", "demo"])
+            .args(["--node-name", "node"])
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("cannot share the agent's log")?)
             .stderr(output);
+        adapt(&mut command)?;
         narration::command("node", &command);
         let process = Process::spawn(&mut command, "lb agent")?;
         let run_dir = stage.folder.join("run");
@@ -46,7 +51,7 @@ impl Agent {
     }
 
     /// Runs a client command and shows it with its answer.
-    pub(super) fn lb(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn lb(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.client(arguments);
         narration::command("node", &command);
         let answer = process::capture(&mut command)?;
@@ -54,8 +59,19 @@ impl Agent {
         Ok(answer)
     }
 
+    /// Runs a client command whose answer nobody reads.
+    pub(crate) fn quietly(&self, arguments: &[&str]) -> Result<()> {
+        process::capture(&mut self.client(arguments)).map(drop)
+    }
+
+    /// Its process id; an error if it has ended.
+    pub(crate) fn id(&mut self) -> Result<u32> {
+        self.process.check_running()?;
+        Ok(self.process.id())
+    }
+
     /// The first ClusterIP of a Service.
-    pub(super) fn cluster_ip(&self, service: &str) -> Result<IpAddr> {
+    pub(crate) fn cluster_ip(&self, service: &str) -> Result<IpAddr> {
         let object = process::capture(&mut self.client(&["get", "svc", service, "-o", "json"]))?;
         let object: serde_json::Value = serde_json::from_str(&object)
             .with_context(|| format!("lb get svc {service} -o json gave no JSON: {object}"))?;
@@ -64,7 +80,7 @@ impl Agent {
     }
 
     /// Ends the agent, and undoes what it did to the node.
-    pub(super) fn stop(mut self, stage: &Stage) -> Result<()> {
+    pub(crate) fn stop(mut self, stage: &Stage) -> Result<()> {
         println!("node $ kill -TERM <agent>");
         let status = self.process.terminate(STOP)?;
         if !status.success() {

@@ -1,5 +1,5 @@
-//! A pod, as far as the demo needs one: a network namespace with one address, a cgroup, a host
-//! name – and the Pod object that tells lb about it.
+//! A pod, as far as a stage needs one: a network namespace with one address, a cgroup and a host
+//! name.
 
 use std::fs::{File, OpenOptions};
 use std::net::Ipv4Addr;
@@ -11,22 +11,22 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-/// Where a process of the demo runs.
+/// Where a process runs.
 #[derive(Clone)]
-pub(super) struct Pod {
+pub(crate) struct Pod {
     /// Its name, which is its host name too.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Its address.
-    pub(super) address: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     /// The file that stands for its network namespace.
-    pub(super) namespace: PathBuf,
+    pub(crate) namespace: PathBuf,
     /// Its cgroup.
-    pub(super) cgroup: PathBuf,
+    pub(crate) cgroup: PathBuf,
 }
 
 impl Pod {
     /// Lets a command start inside this pod.
-    pub(super) fn place(&self, command: &mut Command) -> Result<()> {
+    pub(crate) fn place(&self, command: &mut Command) -> Result<()> {
         let namespace = File::open(&self.namespace)
             .with_context(|| format!("cannot open {}", self.namespace.display()))?;
         let members = self.cgroup.join("cgroup.procs");
@@ -47,20 +47,5 @@ impl Pod {
         // opened and allocated before.
         unsafe { command.pre_exec(enter) };
         Ok(())
-    }
-
-    /// The Pod object, ready, with this address.
-    pub(super) fn manifest(&self) -> String {
-        let Self { name, address, .. } = self;
-        format!(
-            "apiVersion: v1\n\
-             kind: Pod\n\
-             metadata: {{name: {name}, labels: {{app: mysql}}}}\n\
-             spec: {{containers: [{{name: mysql, image: mariadb, ports: [{{containerPort: 3306}}]}}]}}\n\
-             status:\n\
-             \x20 podIP: {address}\n\
-             \x20 podIPs: [{{ip: {address}}}]\n\
-             \x20 conditions: [{{type: Ready, status: 'True'}}]\n"
-        )
     }
 }

@@ -1,15 +1,15 @@
-//! How the demo speaks: steps, the commands as run, what they answered, what that proves.
+//! How a command speaks that shows what it does: steps, the commands as run, what they answered, what that proves.
 
 use std::path::Path;
 use std::process::Command;
 
 /// Opens a step of the story.
-pub(super) fn step(title: &str) {
+pub(crate) fn step(title: &str) {
     println!("\n── {title}");
 }
 
 /// A command, as a person would type it; `place` says where it runs.
-pub(super) fn command(place: &str, command: &Command) {
+pub(crate) fn command(place: &str, command: &Command) {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
     let line: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
@@ -17,14 +17,14 @@ pub(super) fn command(place: &str, command: &Command) {
 }
 
 /// What a command answered.
-pub(super) fn seen(output: &str) {
+pub(crate) fn seen(output: &str) {
     for line in output.lines() {
         println!("    {line}");
     }
 }
 
 /// What was checked, and holds.
-pub(super) fn verified(fact: &str) {
+pub(crate) fn verified(fact: &str) {
     println!("  ✓ {fact}");
 }
 
