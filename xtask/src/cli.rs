@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::bench::{self, Scenario};
 use crate::{demo, ebpf, lint, preflight, setup, userspace};
 
 #[derive(Parser)]
@@ -50,6 +51,21 @@ enum Command {
     },
     /// Show a Service at work between real servers in network namespaces (needs root)
     Demo,
+    /// Measure lb against what is in use today, in minutes (needs root)
+    Bench {
+        /// What is measured; everything if none is named
+        #[arg(value_name = "SCENARIO")]
+        scenarios: Vec<Scenario>,
+        /// Fewer and shorter measurements
+        #[arg(long)]
+        quick: bool,
+        /// Compare the reference with itself: how far the ratios are from 1 is the noise
+        #[arg(long, hide = true)]
+        self_check: bool,
+    },
+    /// Ask a DNS server questions, and print how it answered, as JSON
+    #[command(hide = true)]
+    DnsLoad(bench::dns::load::Order),
 }
 
 /// Runs the command given on the command line. A command that runs another program hands on its
@@ -78,6 +94,11 @@ pub(crate) fn run() -> Result<ExitCode> {
             let lb = userspace::build(false)?;
             demo::run(&lb)?;
         }
+        Command::Bench { scenarios, quick, self_check } => {
+            preflight::kernel_and_privileges()?;
+            bench::run(&scenarios, quick, self_check)?;
+        }
+        Command::DnsLoad(order) => bench::dns::load::run(&order)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,8 @@
 //! Debian 12 with a Rust toolchain, `cargo xtask demo` or `cargo xtask test` is the first command.
 
 #[cfg(target_os = "linux")]
+mod bench;
+#[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]
 mod demo;

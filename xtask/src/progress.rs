@@ -77,6 +77,42 @@ fn spinner() -> ProgressBar {
     ProgressBar::new_spinner().with_style(style)
 }
 
+/// Steps of known number: a bar that says which one is at work, or a line for each where there is
+/// no terminal.
+pub(crate) struct Steps {
+    bar: ProgressBar,
+}
+
+impl Steps {
+    /// Nothing done yet.
+    pub(crate) fn new(count: usize) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self { bar: ProgressBar::hidden() };
+        }
+        let style = ProgressStyle::with_template("  {bar:20} {elapsed}, {eta} left  {wide_msg}")
+            .expect("the template is well-formed");
+        let bar = ProgressBar::new(count as u64).with_style(style);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Self { bar }
+    }
+
+    /// Begins a step, and ends the one before.
+    pub(crate) fn next(&self, what: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("  {what}");
+        } else if !self.bar.message().is_empty() {
+            self.bar.inc(1);
+        }
+        self.bar.set_message(what.to_owned());
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 fn forward(output: impl Read + Send + 'static, lines: mpsc::Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {

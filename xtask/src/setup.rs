@@ -57,6 +57,16 @@ pub(crate) fn for_test() -> Vec<Need> {
     needs
 }
 
+/// What the benchmark of DNS compares with.
+pub(crate) fn for_bench_dns() -> Vec<Need> {
+    let mut needs = for_namespaces();
+    needs.push(Need {
+        services: &["unbound.service", "unbound-resolvconf.service"],
+        ..Need::program("unbound", "unbound", 15, "the DNS server to compare with")
+    });
+    needs
+}
+
 /// The demo's real server and client. The `-core` packages hold the programs only; the full
 /// ones would start a server of the machine's own.
 pub(crate) fn for_demo() -> Vec<Need> {
