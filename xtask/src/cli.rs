@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::bench::{self, Scenario};
-use crate::{demo, ebpf, lint, preflight, setup, userspace};
+use crate::{demo, ebpf, fuzz, lint, preflight, setup, userspace};
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", about = "Everything a person runs to develop lb")]
@@ -63,6 +63,15 @@ enum Command {
         #[arg(long, hide = true)]
         self_check: bool,
     },
+    /// Look for inputs that break what must hold
+    Fuzz {
+        /// What is fuzzed
+        #[arg(default_value = "dns_request")]
+        target: fuzz::Target,
+        /// For how long, beside the build
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Ask a DNS server questions, and print how it answered, as JSON
     #[command(hide = true)]
     DnsLoad(bench::dns::load::Order),
@@ -97,6 +106,10 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Bench { scenarios, quick, self_check } => {
             preflight::kernel_and_privileges()?;
             bench::run(&scenarios, quick, self_check)?;
+        }
+        Command::Fuzz { target, seconds } => {
+            setup::install(&setup::for_fuzz())?;
+            fuzz::run(target, seconds)?;
         }
         Command::DnsLoad(order) => bench::dns::load::run(&order)?,
     }

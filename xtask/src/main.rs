@@ -10,6 +10,8 @@ mod demo;
 #[cfg(target_os = "linux")]
 mod ebpf;
 #[cfg(target_os = "linux")]
+mod fuzz;
+#[cfg(target_os = "linux")]
 mod lint;
 #[cfg(target_os = "linux")]
 mod preflight;

@@ -67,6 +67,11 @@ pub(crate) fn for_bench_dns() -> Vec<Need> {
     needs
 }
 
+/// What fuzz targets are linked with.
+pub(crate) fn for_fuzz() -> Vec<Need> {
+    vec![Need::program("c++", "g++", 20, "compiles libFuzzer, which is written in C++")]
+}
+
 /// The demo's real server and client. The `-core` packages hold the programs only; the full
 /// ones would start a server of the machine's own.
 pub(crate) fn for_demo() -> Vec<Need> {
