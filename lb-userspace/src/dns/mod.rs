@@ -1,1 +1,3 @@
 //! Names: every Service answers by its DNS name.
+
+pub mod forward;
