@@ -3,8 +3,15 @@
 //! What is checked is what everyone may rely on, whatever is asked: no panic, no amplification beyond
 //! what the asker can take (RFC 1035 section 4.2.1, RFC 6891 section 6.2.5), no answer to an answer.
 
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+
 use hickory_server::proto::op::{Message, MessageType, Query};
 use hickory_server::proto::serialize::binary::{BinDecodable, BinDecoder};
+use lb_userspace::dns::{ForwardConfig, Host, Names, Reply, Responder, Transport, Zones};
+use lb_userspace::object::{Key, Kind};
+use lb_userspace::plan::Protocol;
+use lb_userspace::store::model::SlicePort;
 
 /// Bytes of a header.
 const HEADER: usize = 12;
@@ -12,15 +19,6 @@ const HEADER: usize = 12;
 const PLAIN: usize = 512;
 /// What a UDP response may be at the most: what passes every network unfragmented.
 const LARGEST: usize = 1232;
-
-/// How a packet came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// In a datagram.
-    Udp,
-    /// In a stream, after its length.
-    Tcp,
-}
 
 /// Checks the response to a packet, over both transports.
 ///
@@ -36,18 +34,39 @@ pub fn check(packet: &[u8]) {
     }
 }
 
-/// The server's answer; none if it gives none by itself.
+/// The server's answer; none if it gives none, or must ask elsewhere for it.
 fn respond(packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
-    let request = Message::from_vec(packet).ok()?;
-    if request.metadata.message_type == MessageType::Response || request.queries.len() != 1 {
-        return None;
+    static RESPONDER: LazyLock<Responder> = LazyLock::new(responder);
+    let source = SocketAddr::from(([10, 0, 0, 1], 4_000));
+    match RESPONDER.respond(packet.to_vec(), source, transport, true) {
+        Reply::Now(response) => Some(response),
+        Reply::None | Reply::Later(_) => None,
     }
-    let response = request.clone().into_response();
-    let bytes = response.to_vec().ok()?;
-    if bytes.len() <= limit(Some(&request), transport) {
-        return Some(bytes);
+}
+
+/// One Service of each kind, with more endpoints than fit into a datagram; nobody is upstream.
+fn responder() -> Responder {
+    let domain = "cluster.local.".parse().expect("a name");
+    let zones = Zones::new(&domain, 5, vec!["10.96.0.0/12".parse().expect("a range")]);
+    let ports = [SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 80 }];
+    let host = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let hostname = n.is_multiple_of(2).then(|| format!("host-{n}").into());
+        Host { hostname, address: [10, 1, high, low].into(), ports: ports.clone().into() }
+    };
+    let addresses = ["10.96.0.20".parse().expect("an address")].into();
+    for (name, names) in [
+        ("web", Names::Virtual { addresses, ports: ports.clone().into() }),
+        ("db", Names::headless((0..300).map(host).collect())),
+        ("in", Names::Alias("web.default.svc.cluster.local.".parse().expect("a name"))),
+        ("loop", Names::Alias("loop.default.svc.cluster.local.".parse().expect("a name"))),
+        ("out", Names::Alias("db.example.com.".parse().expect("a name"))),
+    ] {
+        zones.set(vec![(&Key::new(Kind::Service, "default", name), Some(names))]);
     }
-    response.truncate().to_vec().ok()
+    zones.set_complete();
+    let nobody = ForwardConfig { upstreams: Vec::new(), resolv_conf: "/nonexistent".into() };
+    Responder::new(zones, nobody)
 }
 
 /// Says what is wrong with a response, if anything is.
@@ -91,11 +110,10 @@ fn fault(packet: &[u8], transport: Transport, response: &[u8]) -> Option<&'stati
 
 /// How large a response may be. Whoever sends what cannot be read has not asked for more.
 fn limit(request: Option<&Message>, transport: Transport) -> usize {
-    match transport {
-        Transport::Udp => request
-            .map_or(PLAIN, |request| usize::from(request.max_payload()).clamp(PLAIN, LARGEST)),
-        Transport::Tcp => usize::from(u16::MAX),
+    if transport == Transport::Tcp {
+        return usize::from(u16::MAX);
     }
+    request.map_or(PLAIN, |request| usize::from(request.max_payload()).clamp(PLAIN, LARGEST))
 }
 
 fn first_question(packet: &[u8]) -> Option<Query> {

@@ -10,6 +10,7 @@ pub mod dns;
 pub mod engine;
 pub mod host;
 pub mod object;
+pub mod observe;
 pub mod plan;
 pub mod sockets;
 pub mod source;

@@ -14,5 +14,5 @@ mod socket;
 pub mod types;
 
 pub use client::{Client, ClientError, Watch};
-pub use server::{MAX_BODY, router, serve};
+pub use server::{MAX_BODY, serve};
 pub use socket::{LOCK_FILE, RunDir, SOCKET_FILE};

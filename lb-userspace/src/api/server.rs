@@ -22,8 +22,10 @@ use super::types::{
     ApplyRequest, CloseReport, DeleteRequest, Failure, List, Outcome, Selection, Status,
     WatchEvent, WatchLine,
 };
+use crate::dns;
 use crate::engine::Engine;
 use crate::object::Kind;
+use crate::observe::Metrics;
 use crate::sockets::CloseRequest;
 
 /// The largest request. Ten thousand Services with their Pods are about a tenth of it.
@@ -35,6 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 struct Shared {
     engine: Engine,
+    dns: Option<dns::Monitor>,
+    metrics: Metrics,
     /// True once the agent is asked to stop; ends the streams.
     stop: watch::Receiver<bool>,
 }
@@ -43,9 +47,11 @@ struct Shared {
 pub async fn serve(
     listener: UnixListener,
     engine: Engine,
+    dns: Option<dns::Monitor>,
+    metrics: Metrics,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    let app = router(engine, stop.clone());
+    let app = router(Shared { engine, dns, metrics, stop: stop.clone() });
     let mut stopping = stop.clone();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         // An error means that the sender is gone, which is a stop as well.
@@ -65,20 +71,26 @@ pub async fn serve(
 }
 
 /// The API's routes.
-pub fn router(engine: Engine, stop: watch::Receiver<bool>) -> Router {
+fn router(shared: Shared) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/metrics", get(metrics))
         .route("/v1/apply", post(apply))
         .route("/v1/delete", post(delete))
         .route("/v1/close", post(close))
         .route("/v1/{kind}", get(list))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "lb's API has no such path") })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Shared { engine, stop })
+        .with_state(shared)
 }
 
 async fn status(State(shared): State<Shared>) -> Json<Status> {
-    Json(shared.engine.status().await)
+    let status = shared.engine.status().await;
+    Json(Status { dns: shared.dns.as_ref().map(dns::Monitor::status), ..status })
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    shared.metrics.response()
 }
 
 async fn apply(

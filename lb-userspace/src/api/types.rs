@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::datapath;
+use crate::dns;
 use crate::object::Key;
 use crate::plan::Protocol;
 use crate::sockets::{self, Cause};
@@ -94,6 +95,9 @@ pub struct Status {
     pub datapath: datapath::Status,
     /// Sockets closed and slots freed.
     pub sockets: sockets::Status,
+    /// Names, unless the agent does not answer for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<dns::Status>,
     /// Where objects come from.
     pub sources: Vec<SourceStatus>,
     /// Objects that could not be served, and why.

@@ -1,5 +1,6 @@
 //! `lb agent`: brings the parts together, and takes them apart in order.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
@@ -7,17 +8,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use ipnet::IpNet;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Done;
 use super::args::PlacesArgs;
+use super::dns::{DnsArgs, parse_socket_address};
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
-use crate::host::{self, Level, Lock, LockError, Places};
-use crate::{datapath, sockets, source};
+use crate::host::{self, Inherited, Level, Lock, LockError, Places};
+use crate::observe::{self, Metrics};
+use crate::{datapath, dns, sockets, source};
 
 #[derive(Args, Debug)]
 pub(super) struct AgentArgs {
@@ -77,9 +81,11 @@ pub(super) struct AgentArgs {
     /// those with another are left alone
     #[arg(long, env = "LB_SERVICE_PROXY_NAME", value_name = "NAME")]
     service_proxy_name: Option<String>,
-    /// Domain under which Services have names
-    #[arg(long, env = "LB_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "NAME")]
-    cluster_domain: String,
+    #[command(flatten)]
+    dns: DnsArgs,
+    /// Where to serve metrics for Prometheus, besides the agent's socket (`/metrics` on both)
+    #[arg(long, env = "LB_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = parse_socket_address)]
+    metrics_listen: Option<SocketAddr>,
 }
 
 /// A range without host bits, small enough for an allocator.
@@ -92,7 +98,7 @@ fn parse_cidr(word: &str) -> Result<IpNet, String> {
 }
 
 /// A range without host bits.
-fn parse_range(word: &str) -> Result<IpNet, String> {
+pub(super) fn parse_range(word: &str) -> Result<IpNet, String> {
     let cidr: IpNet = word
         .parse()
         .map_err(|_| "not a range such as 10.96.0.0/12; one address is 10.9.0.1/32".to_owned())?;
@@ -106,12 +112,22 @@ fn parse_range(word: &str) -> Result<IpNet, String> {
 }
 
 pub(super) async fn run(args: AgentArgs) -> Done {
+    // Before there is a second thread.
+    let inherited = Inherited::take().context("sockets that were passed to the agent")?;
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
     let places = args.places.places()?;
     let exempt = exempt(&args.exempt_cgroup)?;
     preflight(&places)?;
+    // What may fail does so before anything is changed.
+    let metrics_listener = match args.metrics_listen {
+        Some(at) => {
+            let listener = TcpListener::bind(at).await;
+            Some(listener.with_context(|| format!("--metrics-listen {at}"))?)
+        }
+        None => None,
+    };
     let run_dir = RunDir::claim(&places.run_dir)?;
     let (cgroup, _pins) = take_node(&places)?;
     if let Some(path) = exempt.iter().find(|path| cgroup.starts_with(path)) {
@@ -122,10 +138,12 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         );
     }
     host::allow_locked_memory()?;
+    host::allow_open_files();
     let manifests =
         args.manifests.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
     let node_name = args.node_name.unwrap_or_else(host::hostname);
-    tracing::debug!("node {node_name}, names under {}", args.cluster_domain);
+    let zones = args.dns.zones(&args.service_cidr);
+    let dns = args.dns.server(&zones, inherited, &args.service_cidr, &node_name)?;
     let addresses = source::Addresses::subscribe()?;
     let engine = Engine::start(Config {
         state_dir: places.state_dir.clone(),
@@ -141,14 +159,23 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             reclaim_after: Duration::from_secs(args.reclaim_after),
         },
         service_cidrs: args.service_cidr,
-        cluster_domain: args.cluster_domain.trim_end_matches('.').to_owned(),
         node_name,
         node_addresses: addresses.list()?,
         nodeport_addresses: args.nodeport_addresses,
         service_proxy_name: args.service_proxy_name,
-        sources: manifests.len(),
+        zones,
+        sources: manifests.len() + usize::from(dns.is_some()),
     })?;
-    let (stop, tasks) = start_tasks(&run_dir, &engine, manifests, exempt, addresses)?;
+    let dns = match dns {
+        Some(config) => Some(dns::Server::start(config, engine.clone()).await?),
+        None => None,
+    };
+    let metrics = Metrics::new(dns.as_ref().map(dns::Server::monitor).as_ref());
+    let (stop, mut tasks) =
+        start_tasks(&run_dir, &engine, manifests, exempt, addresses, dns, &metrics)?;
+    if let Some(listener) = metrics_listener {
+        tasks.spawn(observe::serve(listener, metrics, stop.subscribe()));
+    }
     tracing::info!(
         "serving the processes of {}; socket {}",
         cgroup.display(),
@@ -226,6 +253,8 @@ fn start_tasks(
     manifests: Vec<PathBuf>,
     exempt: Vec<PathBuf>,
     addresses: source::Addresses,
+    dns: Option<dns::Server>,
+    metrics: &Metrics,
 ) -> Result<(watch::Sender<bool>, Tasks)> {
     let (stop, stopping) = watch::channel(false);
     let mut tasks = JoinSet::new();
@@ -236,7 +265,11 @@ fn start_tasks(
         tasks.spawn(source::exempt(exempt, engine.clone(), stopping.clone()));
     }
     tasks.spawn(addresses.follow(engine.clone(), stopping.clone()));
-    tasks.spawn(api::serve(run_dir.listen()?, engine.clone(), stopping));
+    let monitor = dns.as_ref().map(dns::Server::monitor);
+    if let Some(dns) = dns {
+        tasks.spawn(dns.run(stopping.clone()));
+    }
+    tasks.spawn(api::serve(run_dir.listen()?, engine.clone(), monitor, metrics.clone(), stopping));
     Ok((stop, tasks))
 }
 

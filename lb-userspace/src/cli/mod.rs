@@ -10,6 +10,7 @@ mod close;
 mod columns;
 mod delete;
 mod describe;
+mod dns;
 mod get;
 mod input;
 mod output;
@@ -151,8 +152,9 @@ mod tests {
             "lb agent",
             "lb agent --manifests a --manifests b --state-dir s --run-dir r --bpffs p --cgroup c \
              --service-cidr 10.96.0.0/12,fd00:10:96::/112 --node-name n --cluster-domain cluster.local \
-             --close-tcp --reclaim-after 5 \
+             --close-tcp --reclaim-after 5 --no-dns \
              --nodeport-addresses 10.0.0.0/8,fd00::/8 --service-proxy-name p",
+            "lb agent --dns-listen 10.0.0.1:5353,[fd00::1]:5353 --dns-allow 10.0.0.0/8 --dns-upstream 9.9.9.9 --dns-ttl 30",
             "lb agent --map-size RUNS=1048576,ORIGIN=1024 --map-size SERVICES=1000",
             "lb apply -f file.yaml",
             "lb apply -f - --dry-run --strict --run-dir r",
@@ -194,6 +196,9 @@ mod tests {
             "lb resolv-conf --netns a --remove -n b",
             "lb agent --service-cidr 10.96.0.1/12",
             "lb agent --map-size RUNS=1",
+            "lb agent --dns-ttl 31",
+            "lb agent --dns-listen 5353",
+            "lb agent --cluster-domain -x",
         ] {
             assert!(!parses(line), "{line}");
         }

@@ -15,12 +15,10 @@ use super::Done;
 use super::args::RunDirArg;
 use super::columns::read;
 use super::output::Out;
+use crate::dns;
 use crate::host::{ETC_NETNS, NetnsName, ResolvConfs};
 use crate::object::Kind;
 use crate::store::admit::dns_label;
-
-/// The Service that answers names, as every cluster calls it.
-const DNS: (&str, &str) = ("kube-system", "kube-dns");
 
 /// `MAXNS`, resolv.h: resolvers use no more name servers.
 const MAX_NAMESERVERS: usize = 3;
@@ -84,17 +82,30 @@ pub(super) async fn run(args: ResolvConfArgs, out: &mut Out) -> Done {
 async fn resolv_conf(args: &ResolvConfArgs) -> Result<String> {
     let client = args.run_dir.client();
     let status = client.status().await?;
-    let services = client.list(Kind::Service, Some(DNS.0), Some(DNS.1)).await?;
-    let mut nameservers = Vec::new();
-    for service in &services {
-        nameservers.extend(cluster_ips(&read(service)?));
+    let nameservers = match &status.dns {
+        Some(dns) => dns.cluster_ips.iter().copied().take(MAX_NAMESERVERS).collect(),
+        // Somebody else may answer, by the name that everybody knows.
+        None => {
+            let services =
+                client.list(Kind::Service, Some(dns::NAMESPACE), Some(dns::NAME)).await?;
+            let mut all = Vec::new();
+            for service in &services {
+                all.extend(cluster_ips(&read(service)?));
+            }
+            all
+        }
+    };
+    if nameservers.is_empty() && status.dns.is_some() {
+        bail!(
+            "the agent answers for names, but not by a ClusterIP: lb status and the agent's log say why"
+        );
     }
     if nameservers.is_empty() {
         bail!(
             "nothing answers names: the agent serves no Service {}/{} with a ClusterIP; \
              start lb agent without --no-dns, or apply such a Service",
-            DNS.0,
-            DNS.1
+            dns::NAMESPACE,
+            dns::NAME
         );
     }
     // A node without the file has no search domains.

@@ -13,6 +13,7 @@ use super::output::{self, Out};
 use super::table::Table;
 use crate::api::types::{RefusedObject, SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
+use crate::dns::{self, UpstreamState};
 use crate::sockets;
 
 #[derive(Args, Debug)]
@@ -82,6 +83,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
             counted(counts.endpoint_slices, "endpointslice")
         ),
     )?;
+    for (n, text) in names_lines(status.dns.as_ref()).into_iter().enumerate() {
+        line(if n == 0 { "Names:" } else { "" }, text)?;
+    }
     for (n, source) in status.sources.iter().enumerate() {
         line(if n == 0 { "Sources:" } else { "" }, source_line(source))?;
     }
@@ -107,6 +111,36 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         line(if n == 0 { "Sockets:" } else { "" }, text)?;
     }
     Ok(())
+}
+
+fn names_lines(status: Option<&dns::Status>) -> Vec<String> {
+    let Some(dns) = status else { return vec!["not answered (--no-dns)".to_owned()] };
+    let list = |all: &[String]| all.join(", ");
+    let vips: Vec<_> = dns.cluster_ips.iter().map(ToString::to_string).collect();
+    let at = if vips.is_empty() { "no ClusterIP".to_owned() } else { list(&vips) };
+    let listeners: Vec<_> = dns.listeners.iter().map(ToString::to_string).collect();
+    let mut counts = format!("{} answered", dns.answered);
+    if dns.failed > 0 {
+        counts += &format!(", {} of them by SERVFAIL", dns.failed);
+    }
+    if dns.refused > 0 {
+        counts += &format!(", {} REFUSED (--dns-allow)", dns.refused);
+    }
+    let by_way = if listeners.is_empty() { "no listener".to_owned() } else { list(&listeners) };
+    let mut lines = vec![format!("{} at {at}, by way of {by_way}", dns.domain), counts];
+    lines.extend(dns.elsewhere.problem.iter().map(|why| format!("elsewhere: {why}")));
+    lines.extend(dns.elsewhere.upstreams.iter().map(|upstream| {
+        let state = match &upstream.state {
+            UpstreamState::Untried => "not asked yet".to_owned(),
+            UpstreamState::Answers => "answers".to_owned(),
+            UpstreamState::Refuses(why) => format!("refuses: {why}"),
+            UpstreamState::Silent(why) => format!("silent: {why}"),
+            UpstreamState::Own => "not used: it is this server".to_owned(),
+            UpstreamState::Loops => "not used: its questions come back here".to_owned(),
+        };
+        format!("elsewhere from {}: {state}", upstream.address)
+    }));
+    lines
 }
 
 fn layout_line(status: &datapath::Status) -> String {
@@ -263,6 +297,21 @@ mod tests {
                 last_sweep: Some("2026-11-22T11:59:30Z".into()),
                 ..sockets::Status::default()
             },
+            dns: Some(dns::Status {
+                domain: "cluster.local".into(),
+                cluster_ips: vec!["10.96.0.10".parse().expect("an address")],
+                listeners: vec!["10.0.0.1:5353".parse().expect("an address")],
+                elsewhere: dns::ForwardStatus {
+                    problem: None,
+                    upstreams: vec![dns::UpstreamStatus {
+                        address: "9.9.9.9:53".parse().expect("an address"),
+                        state: UpstreamState::Silent("timed out".into()),
+                    }],
+                },
+                answered: 12,
+                failed: 2,
+                refused: 1,
+            }),
             sources: vec![SourceStatus {
                 kind: "manifests".into(),
                 path: Some("/etc/lb".into()),
@@ -299,7 +348,10 @@ mod tests {
              Service CIDR:   10.96.0.0/12\n\
              NodePorts on:   10.0.0.1, ::1\n\
              Objects:        1 service, 2 pods, 0 endpointslices\n\
-             Sources:        manifests /etc/lb: no such folder\n\
+             Names:          cluster.local at 10.96.0.10, by way of 10.0.0.1:5353
+                12 answered, 2 of them by SERVFAIL, 1 REFUSED (--dns-allow)
+                elsewhere from 9.9.9.9:53: silent: timed out
+Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\
              Maps:           maps-2, taking over from another layout: maps-1 serves on until every \
              source has been read\n\

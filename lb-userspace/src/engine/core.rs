@@ -22,6 +22,7 @@ use crate::api::types::{
     WatchChange,
 };
 use crate::datapath::{Change, Refused};
+use crate::dns::{Names, Zones};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::plan::{NodePortAddresses, ServicePortId};
@@ -46,6 +47,7 @@ pub(super) struct Core<S> {
     awaited: usize,
     watchers: Watchers,
     closing: Closing,
+    zones: Zones,
 }
 
 impl<S: Sink> Core<S> {
@@ -57,7 +59,7 @@ impl<S: Sink> Core<S> {
             node: config.node_name.clone(),
             started: Timestamp::now().to_string(),
             service_cidrs: config.service_cidrs.iter().map(ToString::to_string).collect(),
-            cluster_domain: config.cluster_domain.clone(),
+            cluster_domain: config.zones.domain(),
             node_port_addresses: Vec::new(),
         };
         let mut core = Self {
@@ -72,7 +74,9 @@ impl<S: Sink> Core<S> {
             awaited: config.sources,
             watchers: Watchers::default(),
             closing,
+            zones: config.zones.clone(),
         };
+        core.zones.set(core.names(core.store.services()));
         core.node_addresses(&config.node_addresses);
         // What files said last may not have reached the disk before the earlier agent was killed, but
         // it has reached the kernel: that is served on until the files have been read.
@@ -222,6 +226,7 @@ impl<S: Sink> Core<S> {
             agent: self.agent.clone(),
             datapath,
             sockets,
+            dns: None,
             sources: self.sources.values().cloned().collect(),
             refused: self.files.refused().chain(unserved).collect(),
             objects: self.store.counts(),
@@ -280,6 +285,7 @@ impl<S: Sink> Core<S> {
             self.serve_all();
         }
         self.sink.prune();
+        self.zones.set_complete();
         // What was in the way of something may be gone.
         self.serve(&BTreeSet::new());
         // An earlier agent may have been killed before it had closed what it should.
@@ -343,8 +349,22 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    /// Plans `services` and hands the plans over.
+    /// What the names of `services` lead to.
+    fn names<'k>(&self, services: impl Iterator<Item = &'k Key>) -> Vec<(&'k Key, Option<Names>)> {
+        services.map(|key| (key, self.store.names(key))).collect()
+    }
+
+    /// Plans `services` and hands the plans over. Names that go do so before what they lead to, names
+    /// that come or change follow it.
     fn serve(&mut self, services: &BTreeSet<Key>) {
+        let (come, gone): (Vec<_>, Vec<_>) =
+            self.names(services.iter()).into_iter().partition(|(_, names)| names.is_some());
+        self.zones.set(gone);
+        self.serve_plans(services);
+        self.zones.set(come);
+    }
+
+    fn serve_plans(&mut self, services: &BTreeSet<Key>) {
         let mut changes: Vec<Change> = Vec::with_capacity(services.len());
         for key in services {
             let wanted = self.store.plan(key).unwrap_or_default();

@@ -14,7 +14,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -29,9 +29,11 @@ use crate::api::types::{
     Verdict, WatchEvent,
 };
 use crate::datapath::{self, Datapath};
+use crate::dns::Zones;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::sockets::{self, CloseRequest};
+use crate::source;
 use crate::store::Store;
 use crate::store::allocate::Pools;
 use sink::Sink;
@@ -49,8 +51,6 @@ pub struct Config {
     pub datapath: datapath::Config,
     /// `--service-cidr`; at most one of each family.
     pub service_cidrs: Vec<IpNet>,
-    /// `--cluster-domain`, without a dot at the end.
-    pub cluster_domain: String,
     /// This node.
     pub node_name: String,
     /// How sockets to backends that are gone are treated.
@@ -61,6 +61,8 @@ pub struct Config {
     pub nodeport_addresses: Vec<IpNet>,
     /// `--service-proxy-name`
     pub service_proxy_name: Option<String>,
+    /// Where names are looked up.
+    pub zones: Zones,
     /// Number of sources that must sync before anything is pruned.
     pub sources: usize,
 }
@@ -192,6 +194,7 @@ impl Engine {
             },
             datapath: datapath::Status::default(),
             sockets: sockets::Status::default(),
+            dns: None,
             sources: Vec::new(),
             refused: Vec::new(),
             objects: ObjectCounts::default(),
@@ -221,6 +224,9 @@ fn stopped(key: Option<Key>) -> Outcome {
 pub fn describe(origin: &Origin) -> String {
     match origin {
         Origin::Applied => "lb apply".to_owned(),
+        Origin::File(path) if path == Path::new(source::OWN) => {
+            format!("{} (`lb agent --no-dns` does without it)", source::OWN)
+        }
         Origin::File(path) => path.display().to_string(),
     }
 }

@@ -62,6 +62,16 @@ pub fn allow_locked_memory() -> anyhow::Result<()> {
     })
 }
 
+/// Raises the number of files that this process may have open to the most that it may raise it to: a
+/// socket is one, and names are asked for elsewhere by hundreds of them.
+pub fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(errno) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!("the limit of open files stays at {:?}: {errno}", limit.current);
+    }
+}
+
 /// Bytes of memory that may be locked; `None` is no limit.
 pub(super) fn locked_memory() -> Option<u64> {
     getrlimit(Resource::Memlock).current

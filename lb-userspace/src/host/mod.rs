@@ -22,7 +22,7 @@ pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
 pub use descriptors::{SocketDescriptor, has_ended, numbered, socket_descriptors};
 pub use inherited::Inherited;
-pub use kernel::{Version, allow_locked_memory, hostname};
+pub use kernel::{Version, allow_locked_memory, allow_open_files, hostname};
 pub use leaf::{Leaf, sweep_leaves};
 pub use lock::{Lock, LockError, lock_file, lock_folder};
 pub(crate) use mounts::mounts_of;

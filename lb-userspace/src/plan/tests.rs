@@ -65,6 +65,7 @@ pub(super) fn service() -> Service {
         affinity_seconds: 0,
         publish_not_ready: false,
         distribution: None::<Distribution>,
+        external_name: None,
     }
 }
 

@@ -64,7 +64,7 @@ impl Addresses {
     }
 
     /// Waits for an announcement, and takes in all that there are.
-    async fn changed(&self) -> io::Result<()> {
+    pub async fn changed(&self) -> io::Result<()> {
         loop {
             let mut ready = self.announcements.readable().await?;
             let mut heard = false;

@@ -10,6 +10,9 @@ mod local_sources;
 mod manifests;
 mod netlink;
 
+/// In place of a manifest file's path, the source of what the agent brings itself.
+pub const OWN: &str = "the agent itself";
+
 pub use addresses::Addresses;
 pub use exempt::{exempt, look as look_exempt};
 pub use file::{MAX_SIZE, is_manifest, read_bounded};

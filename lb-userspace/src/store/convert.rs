@@ -89,6 +89,11 @@ impl Converter {
                 Some("PreferSameNode") => Some(Distribution::SameNode),
                 Some(_) | None => None,
             },
+            external_name: spec
+                .external_name
+                .as_deref()
+                .filter(|_| service_type == ServiceType::ExternalName)
+                .map(Into::into),
         }
     }
 

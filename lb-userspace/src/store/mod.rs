@@ -28,10 +28,12 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use crate::api::types::{ObjectCounts, Origin};
+use crate::dns::Names;
 use crate::object::{Key, Kind, Object};
 use crate::plan::{self, NodePortAddresses, NodeView, ServicePortId, Wanted};
 use allocate::Pools;
 use convert::Converter;
+use model::ServiceType;
 use persist::Persist;
 use retired::Retired;
 use tables::{Entry, Tables};
@@ -101,6 +103,17 @@ impl Store {
         let slices = endpoints::slices(&self.tables, service);
         let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
         Some(plan::plan(service, &slices, &self.node()))
+    }
+
+    /// What the names of one Service lead to; `None` if there is no such Service.
+    pub fn names(&self, service: &Key) -> Option<Names> {
+        let service = self.tables.service(service)?;
+        let slices = match service.service_type {
+            ServiceType::Headless => endpoints::slices(&self.tables, service),
+            ServiceType::Virtual | ServiceType::ExternalName => Vec::new(),
+        };
+        let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
+        Names::of(service, &slices)
     }
 
     /// The addresses of every Pod that has not finished.

@@ -87,6 +87,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// `trafficDistribution`.
     pub distribution: Option<Distribution>,
+    /// `externalName`, of that type only.
+    pub external_name: Option<Box<str>>,
 }
 
 /// One port of a [`Service`].

@@ -26,6 +26,7 @@ mod kills;
 mod lifecycle;
 mod local_sources;
 mod manifests;
+mod names;
 mod node_ports;
 mod own_sockets;
 mod reclaim;
@@ -85,6 +86,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         endpoints::tests(),
         changes::tests(),
         manifests::tests(),
+        names::tests(),
         input::tests(),
         client::tests(),
         startup::tests(),
@@ -101,9 +103,9 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         crowd::tests(),
         affinity::tests(),
         exempt::tests(),
-        own_sockets::tests(),
         local_sources::tests(),
         inherited::tests(),
+        own_sockets::tests(),
     ]
     .into_iter()
     .flatten()

@@ -10,7 +10,7 @@ use hickory_resolver::{MAX_TTL, ResponseCache, TtlConfig};
 
 /// An answer to be given on. TTLs are in seconds and what is left, at most a day.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The response code.
     pub code: ResponseCode,
     /// Whether the upstream says that it validated the records (AD). Negative answers: never said.
@@ -25,7 +25,7 @@ pub struct Answer {
 
 impl Answer {
     /// Nothing but a code.
-    pub fn empty(code: ResponseCode) -> Self {
+    pub(crate) fn empty(code: ResponseCode) -> Self {
         Self {
             code,
             authentic_data: false,

@@ -15,6 +15,7 @@ mod tests;
 mod upstream;
 mod upstreams;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,18 +28,18 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-pub use self::answer::Answer;
+pub(super) use self::answer::Answer;
 use self::answer::Cache;
 pub use self::upstream::UpstreamState;
 use self::upstream::{Failure, Upstream};
 use self::upstreams::Upstreams;
 
 /// No question takes longer: resolvers give up after 5 s (`RES_TIMEOUT` of glibc and musl).
-pub const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Questions that wait for upstreams at once. The library repeats a question twice, each time on a new
 /// socket, so that one holds up to three descriptors for each upstream that it waits for.
-pub const MAX_IN_FLIGHT: usize = 1024;
+pub(super) const MAX_IN_FLIGHT: usize = 1024;
 
 /// Where upstreams come from.
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ pub struct Config {
 
 /// What a question asks for beside its name and type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
+pub(super) struct Flags {
     /// Whether DNSSEC records are wanted (DO, RFC 3225).
     pub dnssec_ok: bool,
     /// Whether what does not validate is wanted, too (CD, RFC 4035).
@@ -111,16 +112,22 @@ impl Pace {
 /// Asks upstreams. Without questions it does nothing, but for probes of upstreams that lead back here.
 ///
 /// Its asynchronous methods and [`recognise`](Self::recognise) belong inside one tokio runtime.
-pub struct Forwarder {
+pub(super) struct Forwarder {
     upstreams: Upstreams,
     cache: Cache,
     in_flight: Arc<Semaphore>,
     pace: Pace,
 }
 
+impl fmt::Debug for Forwarder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forwarder").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
 impl Forwarder {
     /// One that has asked nothing yet.
-    pub fn new(config: Config) -> Self {
+    pub(super) fn new(config: Config) -> Self {
         Self::with_pace(config, Pace::DEFAULT)
     }
 
@@ -135,17 +142,17 @@ impl Forwarder {
 
     /// Sets the addresses that lead to this server, which are never asked: its listeners, and the
     /// frontends before them.
-    pub fn set_own(&self, own: Vec<SocketAddr>) {
+    pub(super) fn set_own(&self, own: Vec<SocketAddr>) {
         self.upstreams.set_own(own);
     }
 
     /// The answer, if it is known. Not for questions with [`Flags`], whose answers are others.
-    pub fn cached(&self, query: &Query) -> Option<Answer> {
+    pub(super) fn cached(&self, query: &Query) -> Option<Answer> {
         self.cache.get(query)
     }
 
     /// Asks upstreams, within [`PATIENCE`]. `SERVFAIL` is the answer when there is none.
-    pub async fn ask(&self, query: &Query, flags: Flags) -> Answer {
+    pub(super) async fn ask(&self, query: &Query, flags: Flags) -> Answer {
         let failed = Answer::empty(ResponseCode::ServFail);
         let Ok(permit) = self.in_flight.clone().try_acquire_owned() else { return failed };
         let question = Question { query: query.clone(), flags, _permit: permit };
@@ -164,12 +171,12 @@ impl Forwarder {
 
     /// Whether this question is one by which this server looks for loops: an upstream leads here. It
     /// needs no answer; `REFUSED` ends it soonest.
-    pub fn recognise(&self, query: &Query) -> bool {
+    pub(super) fn recognise(&self, query: &Query) -> bool {
         self.upstreams.recognise(query)
     }
 
     /// How it does.
-    pub fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         self.upstreams.status()
     }
 

@@ -157,7 +157,10 @@ impl State {
         let own: Vec<_> = self.list.iter().map(|upstream| upstream.address).collect();
         for address in own {
             if self.is_own(address) && self.told.insert(address) {
-                warn!("DNS upstream {address} is this server itself and is not used");
+                warn!(
+                    "DNS upstream {address} is this server itself and is not used; \
+                     --dns-upstream names others"
+                );
             }
         }
     }

@@ -19,6 +19,7 @@ use super::sink::Sink;
 use super::{Config, Engine};
 use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
+use crate::dns::Zones;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind, decode};
 use crate::plan::{Part, Protocol, ServicePortId, Wanted};
@@ -170,11 +171,11 @@ fn config(folder: &Path, sources: usize) -> Config {
             sizes: datapath::Sizes::default(),
         },
         service_cidrs,
-        cluster_domain: "cluster.local".into(),
         node_name: "us".into(),
         node_addresses: ["192.0.2.1".parse().expect("an address")].into(),
         nodeport_addresses: Vec::new(),
         service_proxy_name: None,
+        zones: Zones::new(&"cluster.local.".parse().expect("a name"), 5, Vec::new()),
         sources,
     }
 }

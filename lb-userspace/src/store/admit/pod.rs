@@ -66,6 +66,11 @@ fn validate_spec(spec: &mut PodSpec, causes: &mut Causes) {
     if let Some(node) = spec.node_name.as_deref().filter(|name| !name.is_empty()) {
         causes.each("spec.nodeName", node, syntax::dns_subdomain(node));
     }
+    for (field, name) in [("spec.hostname", &spec.hostname), ("spec.subdomain", &spec.subdomain)] {
+        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
+            causes.each(field, name, syntax::dns_label(name));
+        }
+    }
     let containers = spec.containers.iter_mut().enumerate();
     let containers = containers.map(|(index, one)| (format!("spec.containers[{index}]"), one));
     let init = spec.init_containers.iter_mut().flatten().enumerate();

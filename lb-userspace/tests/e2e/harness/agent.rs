@@ -1,6 +1,8 @@
 //! The agent under test as a child process, and `lb` as its client.
 
 use std::fs::{self, File};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,6 +20,11 @@ use super::{process, report};
 
 /// Both families' Service ranges, unless a test chooses others.
 pub(crate) const SERVICE_CIDRS: &str = "10.96.0.0/12,fd00:10:96::/112";
+
+/// A shell's words to start a program with what are its standard input and output as descriptors 3 and
+/// 4, and to say so as systemd does.
+const PASS_ON: &str = "exec 3<&0 4<&1 0</dev/null 1>&2; \
+                       LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=dns:dns exec \"$0\" \"$@\"";
 
 /// Loading and verifying the programs on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -41,6 +48,10 @@ pub(crate) struct Agent {
     pub(crate) binary: PathBuf,
     /// Further arguments of `lb agent`.
     options: Vec<String>,
+    /// Whether it answers for names, and has the Service kube-dns.
+    pub(crate) names: bool,
+    /// Sockets that somebody keeps for it, as systemd does.
+    pub(crate) kept: Option<(UdpSocket, TcpListener)>,
     pub(crate) service_cidrs: String,
     /// The namespace it runs in: the node's.
     node: Arc<Namespace>,
@@ -53,7 +64,17 @@ impl Agent {
     pub(crate) fn new(node: &Arc<Namespace>, paths: Paths) -> Self {
         let (node, service_cidrs) = (Arc::clone(node), SERVICE_CIDRS.to_owned());
         let (binary, options) = (PathBuf::from(LB), Vec::new());
-        Self { paths, binary, options, service_cidrs, node, child: None, cleaned: false }
+        Self {
+            paths,
+            binary,
+            options,
+            names: false,
+            kept: None,
+            service_cidrs,
+            node,
+            child: None,
+            cleaned: false,
+        }
     }
 
     /// Sets further arguments of `lb agent` for its next start.
@@ -80,7 +101,14 @@ impl Agent {
         assert!(self.child.is_none(), "one process per agent");
         let log = File::options().create(true).append(true).open(&self.paths.log);
         let log = log.expect("a log file on the scratch file system");
-        let mut command = process::command(&self.binary);
+        let mut command = process::command(if self.kept.is_some() {
+            "sh".as_ref()
+        } else {
+            self.binary.as_os_str()
+        });
+        if self.kept.is_some() {
+            command.args(["-c", PASS_ON]).arg(&self.binary);
+        }
         without_defaults(&mut command)
             .args(["agent", "--service-cidr", &self.service_cidrs])
             .arg("--state-dir")
@@ -93,10 +121,15 @@ impl Agent {
             .arg(&self.paths.cgroup)
             .arg("--manifests")
             .arg(&self.paths.manifests)
+            .args((!self.names).then_some("--no-dns"))
             .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle on the log"))
             .stderr(log);
+        if let Some((udp, tcp)) = &self.kept {
+            command.stdin(OwnedFd::from(udp.try_clone().expect("a second handle")));
+            command.stdout(OwnedFd::from(tcp.try_clone().expect("a second handle")));
+        }
         // From the namespace's thread: the process inherits the namespace, and its life.
         let child = self.node.run(move || command.spawn());
         self.child = Some(child.expect("the test binary can be run again"));

@@ -7,6 +7,7 @@ pub(crate) mod command;
 pub(crate) mod echo;
 pub(crate) mod janitor;
 pub(crate) mod manifest;
+pub(crate) mod names;
 pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod refuser;

@@ -116,6 +116,11 @@ impl Stage {
         Probe::start(&self.pods, Setup { cgroup: self.cgroup.path.clone(), hosts: None })
     }
 
+    /// The pods' side: another network namespace of this machine.
+    pub(crate) const fn pods(&self) -> &Namespace {
+        &self.pods
+    }
+
     /// A workload in another cgroup.
     #[track_caller]
     pub(crate) fn probe_in(&self, cgroup: &Path) -> Probe {
