@@ -95,7 +95,7 @@ impl Server {
         let deadline = Instant::now() + START;
         loop {
             self.process.check_running()?;
-            match Answer::of(&mut query(&pod.address.to_string()), client) {
+            match Answer::of(&mut query(client, &pod.address.to_string()), client) {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => process::pause()?,
@@ -112,10 +112,12 @@ impl Drop for Server {
     }
 }
 
-/// A query by which one sees which server answers.
-pub(super) fn query(host: &str) -> Command {
-    let mut mariadb = Command::new("mariadb");
+/// A query by which one sees which server answers, in `client`'s namespace with the resolver
+/// configuration that is installed for it.
+pub(super) fn query(client: &Pod, host: &str) -> Command {
+    let mut mariadb = Command::new("ip");
     mariadb
+        .args(["netns", "exec", &client.netns(), "mariadb"])
         .args(["--no-defaults", "--protocol=tcp", "--user=demo", "--connect-timeout=5"])
         .args(["--batch", "--skip-column-names"])
         .arg(format!("--host={host}"))

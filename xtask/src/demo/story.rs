@@ -25,6 +25,8 @@ struct Cast {
     agent: Option<Agent>,
     mariadb: Servers,
     client: Pod,
+    /// Where the agent runs.
+    node: Pod,
     stage: Stage,
 }
 
@@ -43,18 +45,21 @@ pub(super) fn tell(lb: &Path) -> Result<()> {
 impl Cast {
     fn enter() -> Result<Self> {
         let stage = Stage::set_up("lb-demo")?;
+        let node = stage.add_pod("node", 1)?;
         let client = stage.add_pod("client", 100)?;
         let mariadb = Servers::prepare(&stage)?;
         narration::verified(&format!(
             "pod client at {}, with a route to pods and to nothing else",
             client.address
         ));
-        Ok(Self { servers: Vec::new(), agent: None, mariadb, client, stage })
+        Ok(Self { servers: Vec::new(), agent: None, mariadb, client, node, stage })
     }
 
     fn play(&mut self, lb: &Path) -> Result<()> {
         narration::step("The agent attaches to the demo's cgroup");
-        self.agent = Some(Agent::start(lb, &self.stage, |_| Ok(()))?);
+        let node = self.node.clone();
+        self.agent = Some(Agent::start(lb, &self.stage, |command| node.place(command))?);
+        self.agent()?.lb(&["resolv-conf", "--netns", &self.client.netns()])?;
 
         narration::step("A Service, and one pod behind it");
         let first = self.start_server("mysql-1", 11)?;
@@ -64,13 +69,14 @@ impl Cast {
         self.agent()?.lb(&["get", "svc"])?;
         self.agent()?.lb(&["get", "pods", "-o", "wide"])?;
         self.expect_answer_from(&vip, &first)?;
+        self.expect_answer_from("mysql", &first)?;
 
         narration::step("The pod is replaced by one with another address");
         let second = self.start_server("mysql-1", 21)?;
         self.apply_pod(&second)?;
         drop(self.servers.remove(0));
         narration::verified(&format!("the server at {} is gone", first.address));
-        self.expect_answer_from(&vip, &second)?;
+        self.expect_answer_from("mysql", &second)?;
         self.expect_same_cluster_ip(&vip)?;
 
         narration::step("Three replicas");
@@ -81,13 +87,14 @@ impl Cast {
             replicas.push(replica);
         }
         self.agent()?.lb(&["get", "endpointslices"])?;
-        self.expect_spread(&vip, &replicas)?;
+        self.expect_spread("mysql", &replicas)?;
 
         narration::step("The node is left as it was");
         let agent = self.agent.take().context("the agent runs")?;
         agent.stop(&self.stage)?;
         self.expect_no_mount()?;
-        self.expect_silence(&vip)
+        self.expect_silence(&vip)?;
+        self.expect_silence("mysql")
     }
 
     fn agent(&self) -> Result<&Agent> {
@@ -119,8 +126,8 @@ impl Cast {
         Ok(())
     }
 
-    fn expect_answer_from(&self, vip: &str, pod: &Pod) -> Result<()> {
-        let mut query = mariadb::query(vip);
+    fn expect_answer_from(&self, host: &str, pod: &Pod) -> Result<()> {
+        let mut query = mariadb::query(&self.client, host);
         narration::command(&self.client.name, &query);
         let expected = Answer { hostname: pod.name.clone(), address: pod.address.to_string() };
         let deadline = Instant::now() + SOON;
@@ -129,17 +136,17 @@ impl Cast {
             match answer {
                 Ok(answer) if answer == expected => break,
                 Ok(answer) if Instant::now() >= deadline => {
-                    bail!("{vip} should be answered by {expected:?}, but was by {answer:?}")
+                    bail!("{host} should be answered by {expected:?}, but was by {answer:?}")
                 }
                 Err(error) if Instant::now() >= deadline => {
-                    return Err(error).with_context(|| format!("no answer through {vip}"));
+                    return Err(error).with_context(|| format!("no answer through {host}"));
                 }
                 Ok(_) | Err(_) => process::pause()?,
             }
-            query = mariadb::query(vip);
+            query = mariadb::query(&self.client, host);
         }
         narration::seen(&format!("{}\t{}", expected.hostname, expected.address));
-        narration::verified(&format!("the server at {} answers through {vip}", pod.address));
+        narration::verified(&format!("the server at {} answers through {host}", pod.address));
         Ok(())
     }
 
@@ -152,12 +159,12 @@ impl Cast {
         Ok(())
     }
 
-    fn expect_spread(&self, vip: &str, replicas: &[Pod]) -> Result<()> {
-        narration::command(&self.client.name, &mariadb::query(vip));
+    fn expect_spread(&self, host: &str, replicas: &[Pod]) -> Result<()> {
+        narration::command(&self.client.name, &mariadb::query(&self.client, host));
         let mut counts: BTreeMap<Answer, usize> = BTreeMap::new();
         for number in 1..=QUERIES {
-            let answer = Answer::of(&mut mariadb::query(vip), &self.client)
-                .with_context(|| format!("query {number} of {QUERIES} through {vip}"))?;
+            let answer = Answer::of(&mut mariadb::query(&self.client, host), &self.client)
+                .with_context(|| format!("query {number} of {QUERIES} through {host}"))?;
             *counts.entry(answer).or_default() += 1;
         }
         println!("    … {QUERIES} times:");
@@ -184,14 +191,14 @@ impl Cast {
         Ok(())
     }
 
-    fn expect_silence(&self, vip: &str) -> Result<()> {
-        let mut query = mariadb::query(vip);
+    fn expect_silence(&self, host: &str) -> Result<()> {
+        let mut query = mariadb::query(&self.client, host);
         narration::command(&self.client.name, &query);
         match Answer::of(&mut query, &self.client) {
-            Ok(answer) => bail!("{vip} still reaches {answer:?} after lb cleanup"),
+            Ok(answer) => bail!("{host} still reaches {answer:?} after lb cleanup"),
             Err(error) => narration::seen(&format!("{error:#}")),
         }
-        narration::verified(&format!("{vip} means nothing any more"));
+        narration::verified(&format!("{host} means nothing any more"));
         Ok(())
     }
 }

@@ -135,7 +135,10 @@ fn remove(name: &str, cgroups: &Path) {
     let of_this = format!("{name}-");
     for namespace in names_in(Path::new(NAMESPACES)) {
         if namespace.starts_with(&of_this) {
-            remove_namespace(&Path::new(NAMESPACES).join(namespace));
+            remove_namespace(&Path::new(NAMESPACES).join(&namespace));
+            // What `lb resolv-conf --netns` wrote, if `lb cleanup` was not reached.
+            let files = Path::new("/etc/netns").join(namespace);
+            complain(&files, fs::remove_dir_all(&files));
         }
     }
     let folder = folder(name);

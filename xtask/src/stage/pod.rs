@@ -25,6 +25,11 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
+    /// The name of its network namespace, as ip-netns(8) knows it.
+    pub(crate) fn netns(&self) -> String {
+        self.namespace.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Lets a command start inside this pod.
     pub(crate) fn place(&self, command: &mut Command) -> Result<()> {
         let namespace = File::open(&self.namespace)
