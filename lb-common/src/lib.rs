@@ -11,6 +11,8 @@
 extern crate alloc;
 
 pub mod abi;
+pub mod hash;
+pub mod maglev;
 pub mod path;
 #[cfg(feature = "sim")]
 pub mod sim;
