@@ -183,26 +183,26 @@ impl Responder {
     fn look_up(&self, query: &LowerQuery, most: usize) -> Found {
         let zone = self.zones.read();
         let mut aliases: Vec<Record> = Vec::new();
-        let mut query = query.clone();
+        let mut next: Option<LowerQuery> = None;
         loop {
-            let owner = query.original().name().clone();
-            let answer = zone.answer(&query, most);
+            let query = next.as_ref().unwrap_or(query);
+            let owner = query.original().name();
+            let answer = zone.answer(query, most);
             if answer == Answer::Elsewhere {
                 return Found::Elsewhere { aliases, ask: query.original().clone() };
             }
             let Answer::Alias(target) = answer else {
-                return Found::Here(sections(&zone, &owner, aliases, answer));
+                return Found::Here(sections(&zone, owner, aliases, answer));
             };
-            let alias =
-                Record::from_rdata(owner.clone(), zone.ttl(), RData::CNAME(CNAME(target.clone())));
-            aliases.push(alias);
+            let alias = RData::CNAME(CNAME(target.clone()));
+            aliases.push(Record::from_rdata(owner.clone(), zone.ttl(), alias));
             // One that leads back to itself leads nowhere.
             let is_loop = aliases.iter().any(|alias| alias.name == target);
             if query.query_type() == RecordType::CNAME || is_loop || aliases.len() > MOST_ALIASES {
                 let nothing = Answer::Found { records: Vec::new(), additional: Vec::new() };
-                return Found::Here(sections(&zone, &owner, aliases, nothing));
+                return Found::Here(sections(&zone, owner, aliases, nothing));
             }
-            query = LowerQuery::query(Query::query(target, query.query_type()));
+            next = Some(LowerQuery::query(Query::query(target, query.query_type())));
         }
     }
 }

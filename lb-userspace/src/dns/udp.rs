@@ -38,9 +38,9 @@ const RECEIVE_BUFFER: usize = 2 << 20;
 #[derive(Debug)]
 struct Socket {
     socket: UdpSocket,
-    state: UdpSocketState,
-    /// Whether answers must say which address they come from: the one that was asked.
-    any_address: bool,
+    /// For a socket on every address: an answer must come from the one that was asked. Where there is
+    /// only one, plain calls are cheaper.
+    any_address: Option<UdpSocketState>,
 }
 
 /// Answers what comes to a socket, for ever.
@@ -67,8 +67,8 @@ pub(super) async fn serve(
                     shared.responder.metrics.dropped(Dropped::Flood);
                 }
             }) {
-                Ok(BATCH) => {}
-                Ok(_) => break,
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // What an earlier answer met on its way, such as a port that is closed again.
                 Err(error) => tracing::debug!("receiving questions: {error}"),
@@ -104,7 +104,6 @@ fn answer(socket: &Arc<Socket>, shared: &Arc<Shared>, datagram: Datagram) {
 impl Socket {
     fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let state = UdpSocketState::new((&socket).into())?;
         // A burst is worth keeping: whoever loses a question waits for seconds. Beyond the limit that
         // holds for others (net.core.rmem_max), where we may. One that somebody keeps for us may be
         // larger.
@@ -117,39 +116,59 @@ impl Socket {
         if let Err(error) = enlarged {
             tracing::debug!("the socket's buffer stays small: {error}");
         }
-        let any_address = socket.local_addr()?.ip().is_unspecified();
-        Ok(Self { socket: UdpSocket::from_std(socket)?, state, any_address })
+        let any_address = if socket.local_addr()?.ip().is_unspecified() {
+            Some(UdpSocketState::new((&socket).into())?)
+        } else {
+            None
+        };
+        Ok(Self { socket: UdpSocket::from_std(socket)?, any_address })
     }
 
     /// Hands what waits in the socket to `take`, up to a batch, with the address that it came from and,
-    /// where that is needed, the one that it was sent to. Says how many buffers that filled.
+    /// where that is needed, the one that it was sent to. Whether there may be more.
     fn receive(
         &self,
         buffers: &mut [u8],
         mut take: impl FnMut(&[u8], SocketAddr, Option<IpAddr>),
-    ) -> io::Result<usize> {
+    ) -> io::Result<bool> {
+        let Some(state) = &self.any_address else {
+            for _ in 0..BATCH {
+                let (length, source) = self.socket.try_recv_from(buffers)?;
+                if length <= MOST {
+                    take(&buffers[..length], source, None);
+                }
+            }
+            return Ok(true);
+        };
         let mut metas = [RecvMeta::default(); BATCH];
         let filled = {
             let mut slices = buffers.chunks_mut(BUFFER).map(IoSliceMut::new);
             let mut slices: [IoSliceMut<'_>; BATCH] =
                 std::array::from_fn(|_| slices.next().unwrap_or(IoSliceMut::new(&mut [])));
             self.socket.try_io(Interest::READABLE, || {
-                self.state.recv((&self.socket).into(), &mut slices, &mut metas)
+                state.recv((&self.socket).into(), &mut slices, &mut metas)
             })?
         };
         for (buffer, meta) in buffers.chunks(BUFFER).zip(&metas).take(filled) {
             let datagrams = buffer[..meta.len].chunks(meta.stride.max(1));
             for packet in datagrams.filter(|packet| packet.len() <= MOST) {
-                take(packet, meta.addr, meta.dst_ip.filter(|_| self.any_address));
+                take(packet, meta.addr, meta.dst_ip);
             }
         }
-        Ok(filled)
+        Ok(filled == BATCH)
     }
 
     /// Sends an answer, or loses it, as datagrams may be.
     fn send(&self, contents: &[u8], destination: SocketAddr, src_ip: Option<IpAddr>) {
-        let transmit = Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
-        if let Err(error) = self.state.try_send((&self.socket).into(), &transmit) {
+        let sent = match &self.any_address {
+            None => self.socket.try_send_to(contents, destination).map(drop),
+            Some(state) => {
+                let transmit =
+                    Transmit { destination, ecn: None, contents, segment_size: None, src_ip };
+                state.try_send((&self.socket).into(), &transmit)
+            }
+        };
+        if let Err(error) = sent {
             tracing::debug!("an answer to {destination} is lost: {error}");
         }
     }
