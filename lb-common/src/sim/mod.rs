@@ -1,6 +1,8 @@
 //! The tables and a socket's memory as ordinary collections: for tests, and for whatever wants to
 //! ask on the host what the kernel would do.
 
+pub mod packet;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use core::cell::{Cell, RefCell};

@@ -1,0 +1,250 @@
+//! A rewrite as data: which bytes to store, and by what to update which checksum.
+//!
+//! [`Rewrite::apply`] carries it out on a slice, by RFC 1624. A TC program carries it out with the kernel's
+//! helpers, since the checksum of a local or segmented packet may not be computed yet (`CHECKSUM_PARTIAL`),
+//! and that of a received one may be known for the whole packet (`CHECKSUM_COMPLETE`, in `skb->csum`):
+//!
+//! - each [`Sum`] with `bpf_l3_csum_replace` or `bpf_l4_csum_replace`, `from` 0, `to` its delta, size 0 in the flags,
+//!   and what [`SumKind`] says;
+//! - each [`Store`] with `bpf_skb_store_bytes`, and `BPF_F_RECOMPUTE_CSUM` if it says so. Then `skb->csum` stays
+//!   right on every kernel and without `BPF_F_IPV6`: see [`Store::recompute`].
+//!
+//! The checksums in a quoted packet are plain bytes of the ICMP message, and are stored.
+
+use super::{ICMP, Layer, Parsed, Tuple, ipv4, ipv6};
+use crate::abi::Address;
+use crate::abi::protocol::{TCP, UDP};
+use crate::checksum::Delta;
+
+/// Bytes to store.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// What to store, from the first byte on.
+    pub words: [u32; 4],
+    /// Where, from the frame's first byte.
+    pub offset: u16,
+    /// How many bytes: 2, 4 or 16; 0 if there is nothing to do.
+    pub length: u8,
+    /// 1 if no checksum within the packet takes up the change, so that the sum over the packet changes:
+    /// IPv6 addresses, and ports of UDP without a checksum. (A TCP checksum does take up a change
+    /// of IPv6 addresses, but `bpf_l4_csum_replace` with `BPF_F_PSEUDO_HDR` counts it as one by itself, as fits IPv4,
+    /// whose header has a checksum of its own; both together cancel out.)
+    pub recompute: u8,
+}
+
+/// An update of a checksum.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    /// By what.
+    pub delta: Delta,
+    /// Where it is, from the frame's first byte. 0 if there is nothing to do.
+    pub offset: u16,
+    /// How.
+    pub kind: SumKind,
+    /// 1 if it is UDP's: 0 stays 0, and what becomes 0 is 0xffff (`BPF_F_MARK_MANGLED_0`).
+    pub udp: u8,
+}
+
+/// What an update is about.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SumKind {
+    /// The IPv4 header: `bpf_l3_csum_replace`.
+    L3 = 0,
+    /// Addresses that the transport's checksum covers in its pseudo-header: `bpf_l4_csum_replace` with
+    /// `BPF_F_PSEUDO_HDR`.
+    Pseudo = 1,
+    /// Bytes that it covers: `bpf_l4_csum_replace`.
+    L4 = 2,
+}
+
+/// Everything that is to be done to a packet. Every place has its purpose, so that a program indexes by constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Updates of checksums.
+    pub sums: [Sum; 3],
+    /// What to store: source, destination, ports; then of a quoted packet the same and its two checksums.
+    pub stores: [Store; 8],
+}
+
+/// What gives `packet` the addresses and ports of `to`; of an ICMP error, what gives them to the packet it
+/// quotes, and the error an address wherever it had one of that packet's ends (a router's own address stays). What the packet
+/// does not have, such as ports in a later fragment, is left out. `None` if `to` is of another family.
+#[inline(always)]
+pub fn rewrite(packet: &Parsed, to: &Tuple) -> Option<Rewrite> {
+    let v4 = packet.outer.tuple.source.is_v4();
+    if to.source.is_v4() != v4 || to.destination.is_v4() != v4 {
+        return None;
+    }
+    let mut rewrite = Rewrite::NONE;
+    if packet.is_error() {
+        let carrier = carrier(packet, to);
+        let quoted = rewrite.quotation(&packet.inner, to, v4);
+        rewrite.packet(&packet.outer, &carrier, quoted, v4);
+    } else {
+        let ports = rewrite.ports(&packet.outer, to);
+        rewrite.packet(&packet.outer, to, ports, v4);
+    }
+    Some(rewrite)
+}
+
+/// The new addresses of an error about a packet that becomes `to`.
+#[inline(always)]
+fn carrier(packet: &Parsed, to: &Tuple) -> Tuple {
+    let (mut outer, inner) = (packet.outer.tuple, &packet.inner.tuple);
+    if outer.destination == inner.source {
+        outer.destination = to.source;
+    }
+    if outer.source == inner.destination {
+        outer.source = to.destination;
+    }
+    outer
+}
+
+impl Rewrite {
+    /// Nothing to do.
+    pub const NONE: Self = Self { sums: [Sum::NONE; 3], stores: [Store::NONE; 8] };
+
+    /// Changes `frame`, the packet that it was made for. `None`, with a part done, if it is not that packet but one that
+    /// is too short.
+    pub fn apply(&self, frame: &mut [u8]) -> Option<()> {
+        for sum in self.sums.iter().filter(|sum| sum.offset != 0) {
+            let checksum = frame.get_mut(usize::from(sum.offset)..)?.first_chunk_mut::<2>()?;
+            let old = u16::from_ne_bytes(*checksum);
+            *checksum = update(sum.delta, old, sum.udp != 0).to_ne_bytes();
+        }
+        for store in &self.stores {
+            let bytes = store.words.map(u32::to_ne_bytes);
+            let bytes = bytes.as_flattened().get(..usize::from(store.length))?;
+            frame
+                .get_mut(usize::from(store.offset)..)?
+                .get_mut(..bytes.len())?
+                .copy_from_slice(bytes);
+        }
+        Some(())
+    }
+
+    /// The packet's own addresses; `l4` is what changes in the transport's range.
+    #[inline(always)]
+    fn packet(&mut self, layer: &Layer, to: &Tuple, l4: Delta, v4: bool) {
+        let addresses = self.addresses::<0>(layer, to, v4, u8::from(!v4));
+        let udp = u8::from(layer.tuple.protocol == UDP);
+        if v4 {
+            self.sums[0] = Sum::new(addresses, layer.l3 + ipv4::CHECKSUM, SumKind::L3, 0);
+        }
+        if layer.tuple.protocol != ICMP {
+            self.sums[1] = Sum::new(addresses, layer.l4_checksum_at, SumKind::Pseudo, udp);
+        }
+        self.sums[2] = Sum::new(l4, layer.l4_checksum_at, SumKind::L4, udp);
+    }
+
+    /// The packet's own ports.
+    #[inline(always)]
+    fn ports(&mut self, layer: &Layer, to: &Tuple) -> Delta {
+        let uncovered = u8::from(layer.l4_checksum_at == 0);
+        self.port_words::<2>(layer, to, uncovered)
+    }
+
+    /// A quoted packet's addresses, ports and checksums; what changes in the range of ICMP's checksum.
+    #[inline(always)]
+    fn quotation(&mut self, layer: &Layer, to: &Tuple, v4: bool) -> Delta {
+        let addresses = self.addresses::<3>(layer, to, v4, 0);
+        let ports = self.port_words::<5>(layer, to, 0);
+        let mut all = addresses.and(ports);
+        if v4 && addresses != Delta::NONE {
+            let (old, new) = (layer.l3_checksum, addresses.update(layer.l3_checksum));
+            self.stores[6] = Store::half(layer.l3 + ipv4::CHECKSUM, new);
+            all = all.replace_half(old, new);
+        }
+        if layer.l4_checksum_at != 0 && addresses.and(ports) != Delta::NONE {
+            let udp = layer.tuple.protocol == UDP;
+            let (old, new) =
+                (layer.l4_checksum, update(addresses.and(ports), layer.l4_checksum, udp));
+            self.stores[7] = Store::half(layer.l4_checksum_at, new);
+            all = all.replace_half(old, new);
+        }
+        all
+    }
+
+    /// Both addresses, in the places from `AT` on.
+    #[inline(always)]
+    fn addresses<const AT: usize>(
+        &mut self,
+        layer: &Layer,
+        to: &Tuple,
+        v4: bool,
+        recompute: u8,
+    ) -> Delta {
+        let (source, destination) = match v4 {
+            true => (ipv4::SOURCE, ipv4::DESTINATION),
+            false => (ipv6::SOURCE, ipv6::DESTINATION),
+        };
+        let old = &layer.tuple;
+        let mut delta = Delta::NONE;
+        if old.source != to.source {
+            self.stores[AT] = Store::address(layer.l3 + source, to.source, v4, recompute);
+            delta = delta.replace_words(old.source.words(), to.source.words());
+        }
+        if old.destination != to.destination {
+            self.stores[AT + 1] =
+                Store::address(layer.l3 + destination, to.destination, v4, recompute);
+            delta = delta.replace_words(old.destination.words(), to.destination.words());
+        }
+        delta
+    }
+
+    /// Both ports, in the place `AT`.
+    #[inline(always)]
+    fn port_words<const AT: usize>(&mut self, layer: &Layer, to: &Tuple, recompute: u8) -> Delta {
+        let (old, new) = (layer.tuple.ports(), to.ports());
+        let has_ports = layer.l4 != 0 && matches!(layer.tuple.protocol, TCP | UDP);
+        if !has_ports || old == new {
+            return Delta::NONE;
+        }
+        self.stores[AT] = Store { words: [new, 0, 0, 0], offset: layer.l4, length: 4, recompute };
+        Delta::NONE.replace(old, new)
+    }
+}
+
+/// A checksum after a change.
+#[inline(always)]
+fn update(delta: Delta, checksum: u16, udp: bool) -> u16 {
+    if udp { delta.update_udp(checksum) } else { delta.update(checksum) }
+}
+
+impl Sum {
+    const NONE: Self = Self { delta: Delta::NONE, offset: 0, kind: SumKind::L3, udp: 0 };
+
+    #[inline(always)]
+    fn new(delta: Delta, offset: u16, kind: SumKind, udp: u8) -> Self {
+        Self { delta, offset: if delta == Delta::NONE { 0 } else { offset }, kind, udp }
+    }
+}
+
+impl Store {
+    const NONE: Self = Self { words: [0; 4], offset: 0, length: 0, recompute: 0 };
+
+    #[inline(always)]
+    fn address(offset: u16, address: Address, v4: bool, recompute: u8) -> Self {
+        if v4 {
+            let words = [address.v4_word(), 0, 0, 0];
+            return Self { words, offset, length: 4, recompute };
+        }
+        Self { words: address.words(), offset, length: 16, recompute }
+    }
+
+    #[inline(always)]
+    fn half(offset: u16, value: u16) -> Self {
+        let [a, b] = value.to_ne_bytes();
+        Self { words: [u32::from_ne_bytes([a, b, 0, 0]), 0, 0, 0], offset, length: 2, recompute: 0 }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Store>() == 20);
+    assert!(size_of::<Sum>() == 8);
+    assert!(size_of::<Rewrite>() == 184);
+};
