@@ -70,43 +70,30 @@ pub struct Rewrite {
     pub stores: [Store; 8],
 }
 
-/// What gives `packet` the addresses and ports of `to`; of an ICMP error, what gives them to the packet it
-/// quotes, and the error an address wherever it had one of that packet's ends (a router's own address stays). What the packet
-/// does not have, such as ports in a later fragment, is left out. `None` if `to` is of another family.
-#[inline(always)]
-pub fn rewrite(packet: &Parsed, to: &Tuple) -> Option<Rewrite> {
-    let v4 = packet.outer.tuple.source.is_v4();
-    if to.source.is_v4() != v4 || to.destination.is_v4() != v4 {
-        return None;
-    }
-    let mut rewrite = Rewrite::NONE;
-    if packet.is_error() {
-        let carrier = carrier(packet, to);
-        let quoted = rewrite.quotation(&packet.inner, to, v4);
-        rewrite.packet(&packet.outer, &carrier, quoted, v4);
-    } else {
-        let ports = rewrite.ports(&packet.outer, to);
-        rewrite.packet(&packet.outer, to, ports, v4);
-    }
-    Some(rewrite)
-}
-
-/// The new addresses of an error about a packet that becomes `to`.
-#[inline(always)]
-fn carrier(packet: &Parsed, to: &Tuple) -> Tuple {
-    let (mut outer, inner) = (packet.outer.tuple, &packet.inner.tuple);
-    if outer.destination == inner.source {
-        outer.destination = to.source;
-    }
-    if outer.source == inner.destination {
-        outer.source = to.destination;
-    }
-    outer
-}
-
 impl Rewrite {
     /// Nothing to do.
     pub const NONE: Self = Self { sums: [Sum::NONE; 3], stores: [Store::NONE; 8] };
+
+    /// Makes this what gives `packet` the addresses and ports of `to`; of an ICMP error, what gives them to the packet
+    /// it quotes, and the error an address wherever it had one of that packet's ends (a router's own address
+    /// stays). What the packet does not have, such as ports in a later fragment, is left out. False, and nothing to do,
+    /// if `to` is of another family.
+    #[inline(always)]
+    pub fn set(&mut self, packet: &Parsed, to: &Tuple) -> bool {
+        *self = Self::NONE;
+        let v4 = packet.outer.tuple.source.is_v4();
+        if to.source.is_v4() != v4 || to.destination.is_v4() != v4 {
+            return false;
+        }
+        if packet.is_error() {
+            let quoted = self.quotation(&packet.inner, to, v4);
+            self.packet(&packet.outer, &carrier(packet, to), quoted, v4);
+        } else {
+            let ports = self.ports(&packet.outer, to);
+            self.packet(&packet.outer, to, ports, v4);
+        }
+        true
+    }
 
     /// Changes `frame`, the packet that it was made for. `None`, with a part done, if it is not that packet but one that
     /// is too short.
@@ -207,6 +194,19 @@ impl Rewrite {
         self.stores[AT] = Store { words: [new, 0, 0, 0], offset: layer.l4, length: 4, recompute };
         Delta::NONE.replace(old, new)
     }
+}
+
+/// The new addresses of an error about a packet that becomes `to`.
+#[inline(always)]
+fn carrier(packet: &Parsed, to: &Tuple) -> Tuple {
+    let (mut outer, inner) = (packet.outer.tuple, &packet.inner.tuple);
+    if outer.destination == inner.source {
+        outer.destination = to.source;
+    }
+    if outer.source == inner.destination {
+        outer.source = to.destination;
+    }
+    outer
 }
 
 /// A checksum after a change.

@@ -57,45 +57,53 @@ pub enum Version {
     V6,
 }
 
-/// Reads a packet that starts with an Ethernet header.
+/// Reads a packet that starts with an Ethernet header. `parsed` means nothing if it cannot be read. It is the
+/// caller's memory, since the stack of a program (512 bytes) does not hold it beside what reading it takes.
 #[inline(always)]
-pub fn parse_ethernet(packet: &(impl Packet + ?Sized)) -> Result<Parsed, Unparsed> {
+pub fn parse_ethernet(
+    packet: &(impl Packet + ?Sized),
+    parsed: &mut Parsed,
+) -> Result<(), Unparsed> {
     let (version, l3) = ethernet::read(&View::whole(packet))?;
-    parse(packet, version, l3)
+    parse(packet, version, l3, parsed)
 }
 
-/// Reads a packet of a device without a link header, such as a tunnel.
+/// The same for a packet of a device without a link header, such as a tunnel.
 #[inline(always)]
-pub fn parse_ip(packet: &(impl Packet + ?Sized)) -> Result<Parsed, Unparsed> {
+pub fn parse_ip(packet: &(impl Packet + ?Sized), parsed: &mut Parsed) -> Result<(), Unparsed> {
     let [first] = View::whole(packet).words(0)?;
     let version = match u32::from_be(first) >> 28 {
         4 => Version::V4,
         6 => Version::V6,
         _ => return Err(Unparsed::NotIp),
     };
-    parse(packet, version, 0)
+    parse(packet, version, 0, parsed)
 }
 
 #[inline(always)]
-fn parse(packet: &(impl Packet + ?Sized), version: Version, l3: u16) -> Result<Parsed, Unparsed> {
+fn parse(
+    packet: &(impl Packet + ?Sized),
+    version: Version,
+    l3: u16,
+    parsed: &mut Parsed,
+) -> Result<(), Unparsed> {
+    *parsed = Parsed::NONE;
     let whole = View::whole(packet);
-    let mut parsed = Parsed::NONE;
     match version {
         Version::V4 => ipv4::read(&whole, l3, &mut parsed.outer)?,
         Version::V6 => ipv6::read(&whole, l3, &mut parsed.outer)?,
     }
     if parsed.outer.fragment == Fragment::Later {
-        return Ok(parsed);
+        return Ok(());
     }
     let view = View { packet, end: parsed.outer.end };
     match (parsed.outer.tuple.protocol, version) {
-        (TCP, _) => tcp::read(&view, &mut parsed)?,
-        (UDP, _) => udp::read(&view, &mut parsed.outer)?,
-        (ICMP, Version::V4) => icmp::read(&view, &mut parsed)?,
-        (ICMPV6, Version::V6) => icmpv6::read(&view, &mut parsed)?,
-        _ => {}
+        (TCP, _) => tcp::read(&view, parsed),
+        (UDP, _) => udp::read(&view, &mut parsed.outer),
+        (ICMP, Version::V4) => icmp::read(&view, parsed),
+        (ICMPV6, Version::V6) => icmpv6::read(&view, parsed),
+        _ => Ok(()),
     }
-    Ok(parsed)
 }
 
 /// The ports and the checksum of a quoted packet, as far as they are there. Who sends an ICMP error need not quote
