@@ -220,10 +220,7 @@ impl Sum {
 
     #[inline(always)]
     fn new(delta: Delta, offset: u16, kind: SumKind, udp: u8) -> Self {
-        if delta == Delta::NONE || offset == 0 {
-            return Self::NONE;
-        }
-        Self { delta, offset, kind, udp }
+        Self { delta, offset: if delta == Delta::NONE { 0 } else { offset }, kind, udp }
     }
 }
 

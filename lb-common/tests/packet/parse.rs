@@ -68,13 +68,15 @@ fn what_cannot_be_read_says_why() {
     let mut mapped = v6.clone();
     mapped[22..38].copy_from_slice(&address("192.0.2.1").bytes());
     let udp4 = Frame::new(udp(V4)).bytes();
+    let payload = Payload::Other { protocol: 50, data: vec![0; 40] };
+    let esp = Frame::new(Ip { payload, ..tcp(V4) }).bytes();
     let cases = [
         ("nothing", vec![], Short),
         ("ARP", with(&v4, &[(12, 8), (13, 6)]), NotIp),
         ("three tags", three, NotIp),
         ("EtherType IPv4, version 6", with(&v4, &[(14, 0x65)]), Malformed),
         ("EtherType IPv6, version 4", with(&v6, &[(14, 0x40)]), Malformed),
-        ("IPv4 header of 16 bytes", with(&v4, &[(14, 0x44)]), Malformed),
+        ("IPv4 header of 16 bytes", with(&esp, &[(14, 0x44)]), Malformed),
         ("IPv4 ends in its header", with(&v4, &[(16, 0), (17, 19)]), Malformed),
         ("IPv4 longer than its frame", with(&v4, &[(16, 9)]), Short),
         ("IPv6 longer than its frame", with(&v6, &[(18, 9)]), Short),
