@@ -57,7 +57,9 @@ fn slots_of_sockets_closed_while_nothing_was_attached_are_freed() {
     let closed: Vec<_> = (0..50).flat_map(|_| [open(Kind::Tcp4), open(Kind::Udp4)]).collect();
     let living = [open(Kind::Tcp4), open(Kind::Udp4), among_pods.open(Kind::Tcp4)];
     living[2].connect(web).expect("connect");
-    assert_eq!(stage.agent.status().used("ORIGIN"), 103, "a slot for each socket");
+    // Cookies of two processors may meet in a slot; the second of such sockets is remembered elsewhere.
+    let taken = stage.agent.status().used("ORIGIN");
+    assert!((100..=103).contains(&taken), "{taken} slots for 103 sockets");
 
     detach_release(&mut stage);
     drop(closed);
@@ -65,7 +67,7 @@ fn slots_of_sockets_closed_while_nothing_was_attached_are_freed() {
     eventually("the slots of closed sockets are freed", || {
         let status = stage.agent.status();
         match (status.used("ORIGIN"), status.sockets("reclaimed")) {
-            (3, 100) => Ok(()),
+            (used, reclaimed) if used <= 3 && used + reclaimed == taken => Ok(()),
             counts => Err(format!("(in use, reclaimed) is {counts:?}")),
         }
     });
