@@ -15,9 +15,7 @@ use super::columns::{host_port, labels, read, some_of};
 use super::get::Scope;
 use super::output::Out;
 use crate::object::Kind;
-
-/// The label by which a slice names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+use crate::store::model::SERVICE_NAME_LABEL;
 
 #[derive(Args, Debug)]
 pub(super) struct DescribeArgs {
@@ -146,7 +144,7 @@ fn port_lines(service: &Service, port: &ServicePort, slices: &[EndpointSlice]) -
 fn endpoints(service: &Service, port: &ServicePort, slices: &[EndpointSlice]) -> String {
     let own = slices.iter().filter(|slice| {
         let labels = slice.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get(SERVICE_NAME)) == service.metadata.name.as_ref()
+        labels.and_then(|labels| labels.get(SERVICE_NAME_LABEL)) == service.metadata.name.as_ref()
     });
     let name = |name: &Option<String>| name.clone().unwrap_or_default();
     let mut found = Vec::new();
@@ -207,7 +205,7 @@ mod tests {
         });
         let slice = |service: &str| {
             json!({
-                "metadata": {"name": "x", "labels": {SERVICE_NAME: service}}, "addressType": "IPv4",
+                "metadata": {"name": "x", "labels": {SERVICE_NAME_LABEL: service}}, "addressType": "IPv4",
                 "ports": [{"name": "", "port": 3306}],
                 "endpoints": [
                     {"addresses": ["10.0.0.1"], "conditions": {"ready": true}},

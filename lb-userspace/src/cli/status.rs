@@ -348,10 +348,10 @@ mod tests {
              Service CIDR:   10.96.0.0/12\n\
              NodePorts on:   10.0.0.1, ::1\n\
              Objects:        1 service, 2 pods, 0 endpointslices\n\
-             Names:          cluster.local at 10.96.0.10, by way of 10.0.0.1:5353
-                12 answered, 2 of them by SERVFAIL, 1 REFUSED (--dns-allow)
-                elsewhere from 9.9.9.9:53: silent: timed out
-Sources:        manifests /etc/lb: no such folder\n\
+             Names:          cluster.local at 10.96.0.10, by way of 10.0.0.1:5353\n\
+             \u{20}               12 answered, 2 of them by SERVFAIL, 1 REFUSED (--dns-allow)\n\
+             \u{20}               elsewhere from 9.9.9.9:53: silent: timed out\n\
+             Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\
              Maps:           maps-2, taking over from another layout: maps-1 serves on until every \
              source has been read\n\

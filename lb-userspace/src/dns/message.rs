@@ -1,17 +1,21 @@
 //! Answers as bytes.
 
-use hickory_server::net::xfer::Protocol as Transport;
 use hickory_server::proto::ProtoError;
 use hickory_server::proto::op::{Edns, LowerQuery, Metadata, ResponseCode, emit_message_parts};
 use hickory_server::proto::rr::Record;
 use hickory_server::proto::serialize::binary::BinEncoder;
 use hickory_server::server::Request;
 
+use super::Transport;
+
 /// Bytes of a message's header (RFC 1035, section 4.1.1).
 pub(super) const HEADER: usize = 12;
 
 /// Where it says how many questions follow.
 pub(super) const QUESTIONS: std::ops::Range<usize> = 4..6;
+
+/// Bytes of a request; a bigger one is no question.
+pub(super) const MOST: usize = 4_096;
 
 /// The most that is sent in one datagram, so that none is fragmented (DNS flag day 2020).
 const DATAGRAM: u16 = 1_232;

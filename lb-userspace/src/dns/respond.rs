@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use hickory_server::net::xfer::Protocol as Transport;
 use hickory_server::proto::op::{LowerQuery, OpCode, Query, ResponseCode};
 use hickory_server::proto::rr::rdata::{CNAME, HINFO};
 use hickory_server::proto::rr::{DNSClass, Name, RData, Record, RecordType};
@@ -17,7 +16,7 @@ use super::forward::{self, Flags, Forwarder};
 use super::message::{self, Sections};
 use super::metrics::{About, Metrics};
 use super::zone::{Answer, Zone};
-use super::{Zones, service};
+use super::{Transport, Zones, service};
 
 /// So many aliases are followed from one to the next.
 const MOST_ALIASES: usize = 8;
@@ -156,7 +155,8 @@ impl Responder {
         let most = if request.protocol() == Transport::Udp { MOST_IN_DATAGRAM } else { MOST };
         let found = self.look_up(query, most);
         if query.query_type() == RecordType::ANY {
-            return minimal(query, found);
+            let (about, sections) = minimal(query, found);
+            return (about, Ok(sections));
         }
         let (aliases, ask) = match found {
             Found::Here(sections) => return (label(query), Ok(sections)),
@@ -199,8 +199,7 @@ impl Responder {
             // One that leads back to itself leads nowhere.
             let is_loop = aliases.iter().any(|alias| alias.name == target);
             if query.query_type() == RecordType::CNAME || is_loop || aliases.len() > MOST_ALIASES {
-                let nothing = Answer::Found { records: Vec::new(), additional: Vec::new() };
-                return Found::Here(sections(&zone, owner, aliases, nothing));
+                return Found::Here(authoritative(aliases));
             }
             next = Some(LowerQuery::query(Query::query(target, query.query_type())));
         }
@@ -215,12 +214,7 @@ enum Found {
 
 /// What the zones say of `owner`, behind the aliases that led to it.
 fn sections(zone: &Zone, owner: &Name, aliases: Vec<Record>, answer: Answer) -> Sections {
-    let mut sections = Sections {
-        authoritative: true,
-        recursion: true,
-        answers: aliases,
-        ..Sections::code(ResponseCode::NoError)
-    };
+    let mut sections = authoritative(aliases);
     match answer {
         Answer::Found { records, additional } => {
             let record = |data| Record::from_rdata(owner.clone(), zone.ttl(), data);
@@ -237,6 +231,16 @@ fn sections(zone: &Zone, owner: &Name, aliases: Vec<Record>, answer: Answer) -> 
         Answer::Alias(_) | Answer::Elsewhere => {}
     }
     sections
+}
+
+/// An answer from the zones, to those who may ask for names elsewhere, too.
+fn authoritative(answers: Vec<Record>) -> Sections {
+    Sections {
+        authoritative: true,
+        recursion: true,
+        answers,
+        ..Sections::code(ResponseCode::NoError)
+    }
 }
 
 /// What an upstream server said, behind the aliases that led there.
@@ -269,7 +273,7 @@ fn relay(
 
 /// The answer to a question for everything: one record that says no (RFC 8482, section 4.2), unless
 /// there is no such name.
-fn minimal(query: &LowerQuery, found: Found) -> (About, Result<Sections, (Vec<Record>, Query)>) {
+fn minimal(query: &LowerQuery, found: Found) -> (About, Sections) {
     let (about, mut sections) = match found {
         Found::Here(sections) => (label(query), sections),
         Found::Elsewhere { .. } => {
@@ -284,7 +288,7 @@ fn minimal(query: &LowerQuery, found: Found) -> (About, Result<Sections, (Vec<Re
         sections.answers = vec![Record::from_rdata(name, SECONDS, data)];
         sections.authorities = Vec::new();
     }
-    (about, Ok(sections))
+    (about, sections)
 }
 
 fn flags(request: &Request) -> Flags {

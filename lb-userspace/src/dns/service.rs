@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::object::{Key, Kind};
 use crate::plan::Family;
 use crate::source::OWN;
+use crate::store::model::SERVICE_NAME_LABEL;
 
 /// Its namespace.
 pub const NAMESPACE: &str = "kube-system";
@@ -30,9 +31,9 @@ pub(super) fn key() -> Key {
 /// The ports of an earlier agent's listeners, which clients may still be using, by family.
 pub(super) async fn earlier_ports(engine: &Engine) -> Vec<(Family, u16)> {
     let slices = engine.list(Kind::EndpointSlice, Some(NAMESPACE), None).await;
-    let ours = slices.iter().filter(|slice| {
-        slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str() == Some(NAME)
-    });
+    let ours = slices
+        .iter()
+        .filter(|slice| slice["metadata"]["labels"][SERVICE_NAME_LABEL].as_str() == Some(NAME));
     let port = |slice: &Value| {
         let is_v4 = slice["addressType"].as_str()? == "IPv4";
         let port = u16::try_from(slice["ports"][0]["port"].as_u64()?).ok()?;
@@ -159,7 +160,7 @@ fn slice(at: SocketAddr, node: &str) -> Value {
         "metadata": {
             "name": name,
             "namespace": NAMESPACE,
-            "labels": { "kubernetes.io/service-name": NAME },
+            "labels": { SERVICE_NAME_LABEL: NAME },
         },
         "addressType": family,
         "endpoints": [

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_server::net::xfer::Protocol as Transport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
+use super::Transport;
+use super::message::MOST;
 use super::metrics::Dropped;
 use super::respond::Reply;
 use super::server::Shared;
@@ -23,9 +24,6 @@ const STRANGER: Duration = Duration::from_secs(1);
 
 /// How long a question may be on its way once it has begun, and an answer until it is taken.
 const STALLED: Duration = Duration::from_secs(3);
-
-/// A bigger request is no question.
-const MOST: usize = 4_096;
 
 /// How long to wait when no connection can be accepted: there are too many open files, say.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -5,13 +5,14 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hickory_server::net::xfer::Protocol as Transport;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rustix::net::sockopt::{set_socket_recv_buffer_size_force, socket_recv_buffer_size};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::Transport;
 use super::inbox::{Datagram, Inbox};
+use super::message::MOST;
 use super::metrics::Dropped;
 use super::respond::Reply;
 use super::server::Shared;
@@ -27,9 +28,6 @@ const TAKES: usize = 16;
 
 /// So many are answered before others on this thread have their turn.
 const TURN: usize = 64;
-
-/// A bigger request is no question.
-const MOST: usize = 4_096;
 
 /// The socket's buffer, in bytes: room for some thousand questions.
 const RECEIVE_BUFFER: usize = 2 << 20;
@@ -49,7 +47,7 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
 ) -> io::Result<Infallible> {
     let socket = Arc::new(Socket::new(socket)?);
-    let mut buffers = vec![0; BATCH * BUFFER];
+    let mut buffers = vec![0; BUFFER * if socket.any_address.is_some() { BATCH } else { 1 }];
     let mut inbox = Inbox::default();
     loop {
         if inbox.is_empty() {

@@ -180,10 +180,10 @@ impl Zone {
     fn forward(&self, name: &Name, labels: &[&[u8]], asked: Asked) -> Answer {
         match labels {
             [] => self.apex(name, asked),
-            [b"dns-version"] => {
-                self.only(RecordType::TXT, asked, || RData::TXT(TXT::new(vec![VERSION.to_owned()])))
+            [b"dns-version"] if asked.record_type == RecordType::TXT => {
+                self.found(vec![RData::TXT(TXT::new(vec![VERSION.to_owned()]))], Vec::new())
             }
-            [b"dns"] | [b"svc"] => self.no_data(),
+            [b"dns-version"] | [b"dns"] | [b"svc"] => self.no_data(),
             [b"ns", b"dns"] => self.addresses(self.server_addresses().iter().copied(), asked),
             [namespace, b"svc"] if self.namespace(namespace).is_some() => self.no_data(),
             [below @ .., service, namespace, b"svc"] => {

@@ -33,7 +33,7 @@ use crate::object::{Key, Kind, Object};
 use crate::plan::{self, NodePortAddresses, NodeView, ServicePortId, Wanted};
 use allocate::Pools;
 use convert::Converter;
-use model::ServiceType;
+use model::{Service, ServiceType, Slice};
 use persist::Persist;
 use retired::Retired;
 use tables::{Entry, Tables};
@@ -100,7 +100,7 @@ impl Store {
     /// What the kernel should hold for one Service; `None` if there is no such Service.
     pub fn plan(&self, service: &Key) -> Option<Vec<(ServicePortId, Wanted)>> {
         let service = self.tables.service(service)?;
-        let slices = endpoints::slices(&self.tables, service);
+        let slices = self.slices_for(service, ServiceType::Virtual);
         let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
         Some(plan::plan(service, &slices, &self.node()))
     }
@@ -108,12 +108,20 @@ impl Store {
     /// What the names of one Service lead to; `None` if there is no such Service.
     pub fn names(&self, service: &Key) -> Option<Names> {
         let service = self.tables.service(service)?;
-        let slices = match service.service_type {
-            ServiceType::Headless => endpoints::slices(&self.tables, service),
-            ServiceType::Virtual | ServiceType::ExternalName => Vec::new(),
-        };
+        let slices = self.slices_for(service, ServiceType::Headless);
         let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
         Names::of(service, &slices)
+    }
+
+    /// The slices of a Service, if it is of the type whose endpoints are looked at. Frontends lead to
+    /// those of Services with ClusterIPs, names to those of headless ones; making them is most of the
+    /// work.
+    fn slices_for(&self, service: &Service, of: ServiceType) -> Vec<Cow<'_, Slice>> {
+        if service.service_type == of {
+            endpoints::slices(&self.tables, service)
+        } else {
+            Vec::new()
+        }
     }
 
     /// The addresses of every Pod that has not finished.

@@ -85,14 +85,6 @@ impl Zone {
         self.found(addresses.into_iter().map(rdata).collect(), Vec::new())
     }
 
-    pub(super) fn only(&self, is: RecordType, asked: Asked, record: impl Fn() -> RData) -> Answer {
-        if asked.record_type == is {
-            self.found(vec![record()], Vec::new())
-        } else {
-            self.no_data()
-        }
-    }
-
     pub(super) fn found(&self, records: Vec<RData>, additional: Vec<Record>) -> Answer {
         if records.is_empty() { self.no_data() } else { Answer::Found { records, additional } }
     }
