@@ -55,12 +55,14 @@ fn a_pick_reaches_every_slot_and_no_other() {
     assert_eq!(picks.map(|random| run.pick(random)), [100, 100, 101, 101, 102, 102]);
 }
 
-const KINDS: [FrontendKind; 5] = [
+const KINDS: [FrontendKind; 7] = [
     FrontendKind::ClusterIp,
     FrontendKind::External,
     FrontendKind::NodePort,
     FrontendKind::Address,
     FrontendKind::Foreign,
+    FrontendKind::LoadBalancer,
+    FrontendKind::ExternalAddress,
 ];
 
 #[test]
@@ -92,8 +94,9 @@ fn affinity_lasts_its_seconds_from_the_last_use() {
 
 proptest! {
     #[test]
-    fn policies_keep_their_parts(affinity_seconds: u32, internal_local: bool, external_local: bool) {
-        let policy = Policy { affinity_seconds, internal_local, external_local };
+    fn policies_keep_their_parts(affinity_seconds: u32, internal_local: bool, external_local: bool, restricted: bool, maglev in 0..=Policy::MAX_MAGLEV) {
+        let policy =
+            Policy { affinity_seconds, internal_local, external_local, restricted, maglev };
         prop_assert_eq!(Policy::from_word(policy.to_word()), policy);
     }
 

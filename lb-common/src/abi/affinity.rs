@@ -1,11 +1,13 @@
 //! `AFFINITY`: which backend a client was given, for Services with `sessionAffinity: ClientIP`.
 
+use super::Address;
+
 /// Key of `AFFINITY`. On the socket path a client is a network namespace: a socket that connects
-/// has no source address yet, and a pod is its namespace.
+/// has no source address yet, and a pod is its namespace. On the packet path it is a source address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AffinityKey {
-    /// Cookie of the client's network namespace.
+    /// Cookie of the client's network namespace; or its address, words as in [`Address`].
     pub client: [u64; 2],
     /// Index into `SERVICES`.
     pub service: u32,
@@ -17,10 +19,21 @@ impl AffinityKey {
     /// [`Self::kind`]: a network namespace.
     pub const NETNS: u32 = 1;
 
+    /// [`Self::kind`]: an address.
+    pub const ADDRESS: u32 = 2;
+
     /// The key of a client on the socket path.
     #[inline(always)]
     pub const fn of_netns(cookie: u64, service: u32) -> Self {
         Self { client: [cookie, 0], service, kind: Self::NETNS }
+    }
+
+    /// The key of a client on the packet path.
+    #[inline(always)]
+    pub const fn of_address(address: Address, service: u32) -> Self {
+        let [a, b, c, d] = address.words();
+        let client = [a as u64 | (b as u64) << 32, c as u64 | (d as u64) << 32];
+        Self { client, service, kind: Self::ADDRESS }
     }
 }
 

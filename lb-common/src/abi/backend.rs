@@ -10,8 +10,10 @@ pub struct Backend {
     pub address: Address,
     /// Port. Written only while no run names this id.
     pub port: Port,
+    /// 1 if the endpoint is on this node. Written like the address.
+    pub here: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// The service index that it belongs to.
     pub service: u32,
     /// [`Life`] of this id. One word, which a reader loads once.
@@ -23,7 +25,8 @@ impl Backend {
     pub const NONE: Self = Self {
         address: Address::UNSPECIFIED,
         port: Port::NONE,
-        reserved: [0; 2],
+        here: 0,
+        reserved: 0,
         service: 0,
         life: 0,
     };

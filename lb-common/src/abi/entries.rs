@@ -15,3 +15,13 @@ pub const AFFINITY: u32 = 65_536;
 pub const EXEMPT: u32 = 1024;
 /// Of `ORIGIN`; a power of two.
 pub const ORIGIN: u32 = 131_072;
+/// Of `FLOWS`: two for each connection, four where the node stands in for the client.
+pub const FLOWS: u32 = 262_144;
+/// Of `FRAGMENTS`: packets whose fragments are on their way.
+pub const FRAGMENTS: u32 = 8192;
+/// Tables in `MAGLEV`.
+pub const MAGLEV: u32 = 256;
+/// Of `SOURCE_RANGES`: each range of each port.
+pub const SOURCE_RANGES: u32 = 65_536;
+/// Of `DEVICES`: network devices with our programs.
+pub const DEVICES: u32 = 4096;

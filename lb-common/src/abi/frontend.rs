@@ -76,7 +76,7 @@ const fn mix(mut x: u64) -> u64 {
 pub enum FrontendKind {
     /// A port of a ClusterIP.
     ClusterIp = 0,
-    /// A port of an external IP or of a load balancer's.
+    /// A port of an external IP.
     External = 1,
     /// A NodePort on an address of this node. The unspecified address stands for all of them: it
     /// is there for the bind guard.
@@ -85,13 +85,18 @@ pub enum FrontendKind {
     Address = 3,
     /// A ClusterIP that is left to another proxy.
     Foreign = 4,
+    /// A port of a load balancer's address, which `loadBalancerSourceRanges` may narrow.
+    LoadBalancer = 5,
+    /// An external IP or a load balancer's address itself: it answers to ping, and keeps its other ports. Several
+    /// Services may have it.
+    ExternalAddress = 6,
 }
 
 impl FrontendKind {
     /// Whether clients can connect to it: everything but the addresses themselves.
     #[inline(always)]
     pub const fn is_port(self) -> bool {
-        matches!(self, Self::ClusterIp | Self::External | Self::NodePort)
+        matches!(self, Self::ClusterIp | Self::External | Self::NodePort | Self::LoadBalancer)
     }
 }
 
@@ -124,6 +129,8 @@ impl FrontendEntry {
             1 => FrontendKind::External,
             2 => FrontendKind::NodePort,
             3 => FrontendKind::Address,
+            5 => FrontendKind::LoadBalancer,
+            6 => FrontendKind::ExternalAddress,
             _ => FrontendKind::Foreign,
         }
     }

@@ -3,13 +3,13 @@
 use core::mem::offset_of;
 
 use super::{
-    Affinity, AffinityKey, Backend, Cidr, FrontendEntry, FrontendKey, Node, OriginSlot, Peer,
-    Peers, Service,
+    Affinity, AffinityKey, Backend, Cidr, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendEntry,
+    FrontendKey, Node, OriginSlot, Peer, Peers, RangeKey, Service,
 };
 
 /// To be counted up when the meaning of an entry changes and no field does: a bit of a word, what a
 /// key is made of, when an entry is written.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Hash of [`VERSION`] and of the size, the fields and their offsets of every type in the maps.
 pub const TYPES: Hash = {
@@ -57,9 +57,12 @@ const ALL: &[Type] = types! {
     FrontendKey { address, port, protocol, reserved }
     FrontendEntry { 0 }
     Service { cluster, local, policy }
-    Backend { address, port, reserved, service, life }
+    Backend { address, port, here, reserved, service, life }
     Cidr { network, mask }
-    Node { service_cidrs, netns_cookie, exempt }
+    Node {
+        service_cidrs, netns_cookie, exempt, snat_v4, snat_v6, snat_first, snat_count, flows_asleep,
+        reserved
+    }
     AffinityKey { client, service, kind }
     Affinity { backend, last_used }
     Peer {
@@ -68,6 +71,14 @@ const ALL: &[Type] = types! {
     }
     OriginSlot { cookie, peer }
     Peers { count, found, list }
+    FlowKey { source, destination, source_port, destination_port, protocol, hook, reserved }
+    Flow {
+        source, destination, node, source_port, destination_port, backend_id, backend_generation,
+        service, role, seen, reserved, reserved2, last_seen, packets, bytes
+    }
+    FragmentKey { source, destination, id, protocol, hook, reserved }
+    FragmentPorts { source, destination }
+    RangeKey { service, address }
 };
 
 /// 64-bit FNV-1a (Fowler, Noll, Vo), which a constant can be computed by. Not cryptographic.

@@ -12,9 +12,41 @@ pub struct Node {
     pub netns_cookie: u64,
     /// Number of entries of `EXEMPT`: 0 saves looking.
     pub exempt: u64,
+    /// What packets to endpoints elsewhere get for a source where the kernel cannot tell (before Linux 6.7): the node's
+    /// IPv4 address towards its default route; unspecified if it has none.
+    pub snat_v4: Address,
+    /// The same of IPv6.
+    pub snat_v6: Address,
+    /// First port of those that such packets get, a number.
+    pub snat_first: u32,
+    /// How many they are; 0 is none.
+    pub snat_count: u32,
+    /// 1 while `FLOWS` is empty and the agent sleeps: whoever makes the first flow sets it to 0 and wakes the agent.
+    pub flows_asleep: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Node {
+    /// As the map is made.
+    pub const NONE: Self = Self {
+        service_cidrs: [Cidr::NONE; 4],
+        netns_cookie: 0,
+        exempt: 0,
+        snat_v4: Address::UNSPECIFIED,
+        snat_v6: Address::UNSPECIFIED,
+        snat_first: 0,
+        snat_count: 0,
+        flows_asleep: 0,
+        reserved: 0,
+    };
+
+    /// Whether a port, a number, is one of those that packets to endpoints elsewhere get.
+    #[inline(always)]
+    pub const fn is_snat_port(&self, port: u16) -> bool {
+        (port as u32).wrapping_sub(self.snat_first) < self.snat_count
+    }
+
     /// Whether `address` belongs to a service range.
     #[inline(always)]
     pub fn in_service_cidr(&self, address: Address) -> bool {

@@ -35,27 +35,43 @@ pub struct Policy {
     /// `externalTrafficPolicy: Local`. For traffic from outside: what comes from this node takes
     /// the cluster list to external addresses (pkg/proxy/iptables, `externalTrafficChain`).
     pub external_local: bool,
+    /// `loadBalancerSourceRanges`: who may come by a load balancer's address, `SOURCE_RANGES` says.
+    pub restricted: bool,
+    /// The table of `MAGLEV` that new flows on the packet path are spread by, counted from 1; 0 is at random.
+    pub maglev: u32,
 }
 
 impl Policy {
     const INTERNAL_LOCAL: u64 = 1 << 32;
     const EXTERNAL_LOCAL: u64 = 1 << 33;
+    const RESTRICTED: u64 = 1 << 34;
+    const MAGLEV_SHIFT: u32 = 40;
+
+    /// Largest [`Self::maglev`].
+    pub const MAX_MAGLEV: u32 = (1 << 24) - 1;
 
     /// The policy as it stands in [`Service`].
     pub const fn to_word(self) -> u64 {
         self.affinity_seconds as u64
             | if self.internal_local { Self::INTERNAL_LOCAL } else { 0 }
             | if self.external_local { Self::EXTERNAL_LOCAL } else { 0 }
+            | if self.restricted { Self::RESTRICTED } else { 0 }
+            | (self.maglev as u64) << Self::MAGLEV_SHIFT
     }
 
     /// The inverse of [`Self::to_word`].
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the low half of the word")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the parts of the word fit by construction"
+    )]
     pub const fn from_word(word: u64) -> Self {
         Self {
             affinity_seconds: word as u32,
             internal_local: word & Self::INTERNAL_LOCAL != 0,
             external_local: word & Self::EXTERNAL_LOCAL != 0,
+            restricted: word & Self::RESTRICTED != 0,
+            maglev: (word >> Self::MAGLEV_SHIFT) as u32,
         }
     }
 }

@@ -75,10 +75,11 @@ fn find(
         None => Err(Reason::Unallocated),
         Some(found) => match found.kind() {
             FrontendKind::Address => Err(Reason::UnknownPort),
-            FrontendKind::Foreign => Err(Reason::NotService),
-            FrontendKind::ClusterIp | FrontendKind::External | FrontendKind::NodePort => {
-                Err(Reason::Inconsistent)
-            }
+            FrontendKind::Foreign | FrontendKind::ExternalAddress => Err(Reason::NotService),
+            FrontendKind::ClusterIp
+            | FrontendKind::External
+            | FrontendKind::NodePort
+            | FrontendKind::LoadBalancer => Err(Reason::Inconsistent),
         },
     }
 }

@@ -8,8 +8,8 @@ use alloc::collections::BTreeMap;
 use core::cell::{Cell, RefCell};
 
 use crate::abi::{
-    Affinity, AffinityKey, Backend, Cidr, FrontendEntry, FrontendKey, FrontendKind, List, Node,
-    Peer, Peers, Policy, Run, Service,
+    Affinity, AffinityKey, Backend, FrontendEntry, FrontendKey, FrontendKind, List, Node, Peer,
+    Peers, Policy, Run, Service,
 };
 use crate::path;
 
@@ -43,7 +43,7 @@ impl Default for Tables {
             services: BTreeMap::new(),
             runs: BTreeMap::new(),
             backends: BTreeMap::new(),
-            node: Node { service_cidrs: [Cidr::NONE; 4], netns_cookie: 0, exempt: 0 },
+            node: Node::NONE,
             affinity: RefCell::default(),
             affinity_room: true,
             clock: Cell::new(1),

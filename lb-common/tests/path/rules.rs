@@ -146,7 +146,10 @@ fn each_kind_of_frontend_takes_the_list_of_its_policy() {
         fixture.0.put(tcp("192.0.2.1", 80), kind, 1);
         let service = fixture.0.services.get_mut(&1).expect("the fixture has it");
         service.local = Run { first: 100, count: 1, generation: 1 }.to_word();
-        fixture.set_policy(1, Policy { affinity_seconds: 0, internal_local, external_local });
+        fixture.set_policy(
+            1,
+            Policy { affinity_seconds: 0, internal_local, external_local, ..Policy::default() },
+        );
         let vip = tcp("192.0.2.1", 80);
         let seen: BTreeSet<_> = (0..100).map(|_| connect_as(&fixture, POD, vip)).collect();
         assert_eq!(seen.len(), expected, "{kind:?}, {internal_local}, {external_local}");

@@ -2,4 +2,5 @@
 
 mod bind;
 mod context;
+mod packet;
 mod socket;

@@ -3,6 +3,7 @@
 mod affinity;
 pub(crate) mod caller;
 pub(crate) mod origin;
+mod packet;
 
 use core::ptr::read_volatile;
 

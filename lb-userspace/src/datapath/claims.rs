@@ -56,7 +56,9 @@ impl Rank {
                 Self::ClusterIp
             }
             FrontendKind::NodePort => Self::NodePort,
-            FrontendKind::External => Self::External,
+            FrontendKind::External | FrontendKind::LoadBalancer | FrontendKind::ExternalAddress => {
+                Self::External
+            }
         }
     }
 }

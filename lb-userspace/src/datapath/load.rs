@@ -18,8 +18,13 @@ use super::{attach, log};
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
 
 /// The maps that outlive the agent. Each is found again by its name in the pin directory.
-const PINNED_MAPS: [&str; 9] = [
+const PINNED_MAPS: [&str; 14] = [
     "AFFINITY",
+    "DEVICES",
+    "FLOWS",
+    "FRAGMENTS",
+    "MAGLEV",
+    "SOURCE_RANGES",
     "FRONTENDS",
     "SERVICES",
     "RUNS",

@@ -33,12 +33,13 @@ const fn table(name: &'static str, default: u32) -> Table {
 }
 
 /// Every such table.
-pub(super) const TABLES: [Table; 6] = [
+pub(super) const TABLES: [Table; 7] = [
     table("FRONTENDS", entries::FRONTENDS),
     table("SERVICES", entries::SERVICES),
     Table { largest: Run::MAX_SLOTS, at_once: Run::MAX_COUNT, ..table("RUNS", entries::RUNS) },
     table("BACKENDS", entries::BACKENDS),
     table("AFFINITY", entries::AFFINITY),
+    table("FLOWS", entries::FLOWS),
     Table { power_of_two: true, ..table(ORIGIN, entries::ORIGIN) },
 ];
 

@@ -149,6 +149,7 @@ pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(Servi
                     affinity_seconds: service.affinity_seconds,
                     internal_local: service.internal_local,
                     external_local: service.external_local,
+                    ..Policy::default()
                 },
             };
             planned.push((id(Part::Port(port.protocol, port.port)), wanted));
