@@ -79,16 +79,34 @@ impl Delta {
 /// [`pseudo_header`] returned, or 0. For a range with its checksum in place, the result is 0 if the
 /// checksum is right.
 pub fn full(pseudo: u32, bytes: &[u8]) -> u16 {
+    !fold(sum(pseudo, bytes))
+}
+
+/// The one's complement sum of these bytes, added to another one.
+pub fn sum(start: u32, bytes: &[u8]) -> u32 {
     let (halves, rest) = bytes.as_chunks();
-    let sum =
-        halves.iter().fold(pseudo, |sum, half| add(sum, u32::from(u16::from_ne_bytes(*half))));
+    let sum = halves.iter().fold(start, |sum, half| add(sum, u32::from(u16::from_ne_bytes(*half))));
     // An odd last byte is followed by a zero (RFC 1071, section 1).
     let last = rest.first().map_or(0, |byte| u16::from_ne_bytes([*byte, 0]));
-    !fold(add(sum, u32::from(last)))
+    add(sum, u32::from(last))
+}
+
+/// The checksum of a range whose sum this is.
+#[inline(always)]
+pub const fn of_sum(sum: u32) -> u16 {
+    !fold(sum)
+}
+
+/// The sum, as a transport's checksum holds it that of its range only the pseudo-header is summed up yet
+/// (`CHECKSUM_PARTIAL`, include/linux/skbuff.h).
+#[inline(always)]
+pub const fn partial(pseudo: u32) -> u16 {
+    fold(pseudo)
 }
 
 /// The sum of the pseudo-header (RFC 9293, section 3.1; RFC 8200, section 8.1). The constant words of
 /// IPv4 addresses do not count; length and protocol lie in either family so that they add the same.
+#[inline(always)]
 pub fn pseudo_header(
     source: crate::abi::Address,
     destination: crate::abi::Address,
@@ -96,16 +114,22 @@ pub fn pseudo_header(
     length: u32,
 ) -> u32 {
     let words = |address: crate::abi::Address| match address.is_v4() {
-        true => [0, 0, 0, address.v4_word()],
-        false => address.words(),
+        true => address.v4_word(),
+        false => sum_words(&address.words()),
     };
-    let sum = words(source).into_iter().chain(words(destination)).fold(0, add);
+    let sum = add(words(source), words(destination));
     add(add(sum, length.to_be()), u32::from(protocol).to_be())
+}
+
+/// The one's complement sum of words as they lie in a packet.
+#[inline(always)]
+pub fn sum_words<const N: usize>(words: &[u32; N]) -> u32 {
+    words.iter().fold(0, |sum, word| add(sum, *word))
 }
 
 /// The one's complement sum of 32 bits: a carry is added at the lower end.
 #[inline(always)]
-const fn add(a: u32, b: u32) -> u32 {
+pub const fn add(a: u32, b: u32) -> u32 {
     let sum = a as u64 + b as u64;
     low(sum) + (sum >> 32) as u32
 }

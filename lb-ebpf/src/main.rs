@@ -11,6 +11,8 @@
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see maps::origin::claim"))]
 
 #[cfg(target_arch = "bpf")]
+mod arrival;
+#[cfg(target_arch = "bpf")]
 mod hooks;
 #[cfg(target_arch = "bpf")]
 mod maps;

@@ -17,13 +17,29 @@ pub(crate) fn report(
 ) {
     match reason {
         Reason::NotService => return,
-        Reason::Translated | Reason::Kept | Reason::Reversed | Reason::Exempt => {}
+        Reason::Translated
+        | Reason::Kept
+        | Reason::Reversed
+        | Reason::Exempt
+        | Reason::Established
+        | Reason::Related
+        | Reason::EchoReply
+        | Reason::Short
+        | Reason::Malformed
+        | Reason::Unsupported => {}
         Reason::NoEndpoints
         | Reason::UnknownPort
         | Reason::Unallocated
         | Reason::NodePort
         | Reason::OriginFull
         | Reason::AlreadyRefused
+        | Reason::Filtered
+        | Reason::NoLocalEndpoints
+        | Reason::Stray
+        | Reason::FlowsFull
+        | Reason::NoSnatPort
+        | Reason::NoSnatAddress
+        | Reason::Unanswered
         | Reason::Inconsistent => {
             // Debug only: with its log statements a program takes the verifier a hundred times as
             // long, and every refusal is counted anyway.

@@ -11,7 +11,8 @@
 //!
 //! The checksums in a quoted packet are plain bytes of the ICMP message, and are stored.
 
-use super::{ICMP, Layer, Parsed, Tuple, ipv4, ipv6};
+use super::parsed::halves;
+use super::{HOPS, ICMP, Layer, Packet, Parsed, Tuple, ipv4, ipv6};
 use crate::abi::Address;
 use crate::abi::protocol::{TCP, UDP};
 use crate::checksum::Delta;
@@ -66,7 +67,8 @@ pub enum SumKind {
 pub struct Rewrite {
     /// Updates of checksums.
     pub sums: [Sum; 3],
-    /// What to store: source, destination, ports; then of a quoted packet the same and its two checksums.
+    /// What to store: source, destination, ports; then of a quoted packet the same and its two checksums, or of an
+    /// answer to ping the hop limit and the type.
     pub stores: [Store; 8],
 }
 
@@ -91,6 +93,44 @@ impl Rewrite {
         } else {
             let ports = self.ports(&packet.outer, to);
             self.packet(&packet.outer, to, ports, v4);
+        }
+        true
+    }
+
+    /// Makes this what turns a ping into its answer, `to` the one who sent it: of this type, and with a hop limit of
+    /// its own. False if `packet` is not what was read.
+    #[inline(always)]
+    pub fn set_echo(
+        &mut self,
+        bytes: &(impl Packet + ?Sized),
+        packet: &Parsed,
+        to: &Tuple,
+        kind: u8,
+    ) -> bool {
+        let layer = &packet.outer;
+        let v4 = layer.tuple.source.is_v4();
+        let at = layer.l3 + if v4 { ipv4::HOPS } else { ipv6::HOPS };
+        let Some([word]) = bytes.words(at) else { return false };
+        if !self.set(packet, to) {
+            return false;
+        }
+        // The hop limit and the protocol, which IPv6 has the other way round.
+        let (old, _) = halves(word);
+        let [first, second] = old.to_ne_bytes();
+        if v4 {
+            let new = u16::from_ne_bytes([HOPS, second]);
+            self.sums[0].delta = self.sums[0].delta.replace_half(old, new);
+            self.stores[6] = Store::half(at, new);
+        } else {
+            let new = u16::from_ne_bytes([first, HOPS]);
+            self.stores[6] = Store { recompute: 1, ..Store::half(at, new) };
+        }
+        if layer.l4 != 0 {
+            let old = u16::from_ne_bytes([packet.icmp_type, packet.icmp_code]);
+            let new = u16::from_ne_bytes([kind, packet.icmp_code]);
+            let delta = Delta::NONE.replace_half(old, new);
+            self.sums[2] = Sum::new(delta, layer.l4_checksum_at, SumKind::L4, 0);
+            self.stores[7] = Store::half(layer.l4, new);
         }
         true
     }

@@ -11,6 +11,8 @@ const FRAGMENT_OFFSET: u32 = 0x1fff;
 /// The most that the header's length can say.
 const MAX_LENGTH: u32 = 0xffff;
 
+/// Offset of the time to live and the protocol.
+pub(super) const HOPS: u16 = 8;
 /// Offset of the header's checksum.
 pub(super) const CHECKSUM: u16 = 10;
 /// Offset of the source address.

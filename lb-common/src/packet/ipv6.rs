@@ -16,6 +16,8 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
+/// Offset of the next header's kind and the hop limit.
+pub(super) const HOPS: u16 = 6;
 /// Offset of the source address.
 pub(super) const SOURCE: u16 = 8;
 /// Offset of the destination address.

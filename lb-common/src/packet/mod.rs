@@ -27,6 +27,24 @@ pub trait Packet {
     /// `N` words from this offset on, in which the bytes in memory are those of the packet. `None` if the
     /// packet ends before.
     fn words<const N: usize>(&self, offset: u16) -> Option<[u32; N]>;
+    /// The one's complement sum of `length` bytes from this offset on, a multiple of four and [`MAX_SUM`] at most.
+    /// `None` if the packet ends before.
+    fn sum(&self, offset: u16, length: u16) -> Option<u32>;
+}
+
+/// The most that [`Packet::sum`] sums up, in bytes.
+pub const MAX_SUM: u16 = 256;
+
+/// TCP's flags as they lie in the header's byte (RFC 9293, section 3.1).
+pub mod tcp_flags {
+    /// The sender has sent its last byte.
+    pub const FIN: u8 = 1;
+    /// The first packet of a direction.
+    pub const SYN: u8 = 2;
+    /// There is no such connection.
+    pub const RST: u8 = 4;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 16;
 }
 
 /// Why a packet could not be read. Such packets pass untouched.
@@ -123,6 +141,9 @@ fn quoted_transport(
     }
 }
 
+/// How far packets go that lb makes itself: as those of the Linux kernel (`IPDEFTTL`, include/uapi/linux/ip.h).
+pub const HOPS: u8 = 64;
+
 /// ICMP's protocol number.
 pub const ICMP: u8 = 1;
 /// ICMPv6's protocol number.
@@ -165,5 +186,10 @@ impl Packet for [u8] {
         let (words, _) = self.get(usize::from(offset)..)?.as_chunks();
         let words = words.first_chunk::<N>()?;
         Some(words.map(u32::from_ne_bytes))
+    }
+
+    fn sum(&self, offset: u16, length: u16) -> Option<u32> {
+        let bytes = self.get(usize::from(offset)..)?.get(..usize::from(length))?;
+        Some(crate::checksum::sum(0, bytes))
     }
 }

@@ -121,7 +121,7 @@ impl Tuple {
 
     /// Both ports as they lie in a packet: one word.
     #[inline(always)]
-    pub(super) fn ports(&self) -> u32 {
+    pub(crate) fn ports(&self) -> u32 {
         let [a, b] = self.source_port.word().to_ne_bytes();
         let [c, d] = self.destination_port.word().to_ne_bytes();
         u32::from_ne_bytes([a, b, c, d])

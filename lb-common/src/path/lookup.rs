@@ -46,7 +46,7 @@ fn list(kind: FrontendKind, policy: Policy) -> List {
     }
 }
 
-/// The frontend's entry.
+/// The frontend's entry, for a caller on this node.
 ///
 /// A port that no Service defines is refused on a ClusterIP only: a node's own address keeps its
 /// other ports.
@@ -65,13 +65,23 @@ fn find(
         }
         key.address = canonical;
     }
-    if let Some(entry) = entry(tables, &key)? {
+    find_at(tables, node, &key)
+}
+
+/// The entry of a frontend whose address means the same everywhere on this node.
+#[inline(always)]
+pub(super) fn find_at(
+    tables: &impl Tables,
+    node: &Node,
+    key: &Destination,
+) -> Result<FrontendEntry, Reason> {
+    if let Some(entry) = entry(tables, key)? {
         return Ok(entry);
     }
-    if !node.in_service_cidr(destination.address) {
+    if !node.in_service_cidr(key.address) {
         return Err(Reason::NotService);
     }
-    match entry(tables, &FrontendKey::of_address(destination.address))? {
+    match entry(tables, &FrontendKey::of_address(key.address))? {
         None => Err(Reason::Unallocated),
         Some(found) => match found.kind() {
             FrontendKind::Address => Err(Reason::UnknownPort),
@@ -122,7 +132,10 @@ fn is_node(node: &Node, caller: &impl Caller) -> bool {
 /// Reads an entry; again if its memory was handed to another key meanwhile. That this happens
 /// twice in one call takes two updates within nanoseconds, and is refused rather than trusted.
 #[inline(always)]
-fn entry(tables: &impl Tables, key: &FrontendKey) -> Result<Option<FrontendEntry>, Reason> {
+pub(super) fn entry(
+    tables: &impl Tables,
+    key: &FrontendKey,
+) -> Result<Option<FrontendEntry>, Reason> {
     match tables.frontend(key) {
         None => return Ok(None),
         Some(entry) if entry.belongs_to(key) => return Ok(Some(entry)),

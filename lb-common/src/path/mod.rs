@@ -5,6 +5,7 @@
 //! (`BPF_CGROUP_RUN_SA_PROG_LOCK`), so memory has no other writer; tables change at any time.
 
 mod lookup;
+pub mod packet;
 mod select;
 pub mod socket;
 mod verdict;
@@ -14,7 +15,9 @@ use crate::abi::{
     Run,
 };
 
-pub use verdict::{Action, COUNTERS, Errno, Operation, Reason, Verdict, counter_index};
+pub use verdict::{
+    Action, COUNTERS, Errno, Operation, Reason, Refusal, Treatment, Verdict, counter_index,
+};
 
 /// The tables that all sockets share. Absence means an index or key that does not exist.
 pub trait Tables {

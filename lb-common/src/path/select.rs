@@ -1,7 +1,7 @@
 //! Service → backend.
 
 use super::lookup::Target;
-use super::{Caller, Reason, Sticky, Tables};
+use super::{Reason, Sticky, Tables};
 use crate::abi::{Affinity, AffinityKey, Backend, Life, Peer, Run};
 
 /// A backend and the id by which it is remembered.
@@ -27,20 +27,20 @@ pub(super) fn run(tables: &impl Tables, target: &Target) -> Result<Run, Reason> 
     if run.count == 0 { Err(Reason::NoEndpoints) } else { Ok(run) }
 }
 
-/// The client's own backend, where the service has affinity; else any.
+/// The client's own backend, where the service has affinity; else the one that `pick` gives.
 #[inline(always)]
 pub(super) fn choose(
     tables: &impl Tables,
-    caller: &impl Caller,
     target: &Target,
-    run: Run,
+    client: impl Fn() -> AffinityKey,
+    pick: impl Fn() -> Result<Choice, Reason>,
 ) -> Result<Choice, Reason> {
-    if target.affinity_seconds == 0 { any(tables, run) } else { stick(tables, caller, target, run) }
+    if target.affinity_seconds == 0 { pick() } else { stick(tables, target, &client(), pick()?) }
 }
 
 /// A backend of `run`, each with equal chance.
 #[inline(always)]
-fn any(tables: &impl Tables, run: Run) -> Result<Choice, Reason> {
+pub(super) fn any(tables: &impl Tables, run: Run) -> Result<Choice, Reason> {
     at(tables, run.pick(tables.random()))
 }
 
@@ -53,26 +53,24 @@ pub(super) fn at(tables: &impl Tables, slot: u32) -> Result<Choice, Reason> {
 }
 
 /// The backend that the client had, if it is in the list and the affinity has not run out; else
-/// any, which is its own from then on. Of callers that choose at once, the first one counts.
+/// `choice`, which is its own from then on. Of callers that choose at once, the first one counts.
 ///
 /// Where there is no memory for it, the client is served without affinity: the map forgets whom it
 /// has not seen for longest, and finds room unless it has only callers of this very moment.
 #[inline(always)]
 fn stick(
     tables: &impl Tables,
-    caller: &impl Caller,
     target: &Target,
-    run: Run,
+    key: &AffinityKey,
+    choice: Choice,
 ) -> Result<Choice, Reason> {
-    let key = AffinityKey::of_netns(caller.netns(), target.service);
     let now = tables.now();
-    let choice = any(tables, run)?;
-    let Some(client) = tables.affinity(&key) else {
+    let Some(client) = tables.affinity(key) else {
         let mine = Affinity { backend: choice.word(), last_used: now };
-        if tables.insert_affinity(&key, &mine) {
+        if tables.insert_affinity(key, &mine) {
             return Ok(choice);
         }
-        let other = tables.affinity(&key).map(|client| client.read());
+        let other = tables.affinity(key).map(|client| client.read());
         return Ok(other.and_then(|known| recall(tables, known, target)).unwrap_or(choice));
     };
     let known = client.read();
@@ -94,17 +92,28 @@ fn stick(
 /// been handed to another client meanwhile, so the service counts, too.
 #[inline(always)]
 fn recall(tables: &impl Tables, known: Affinity, target: &Target) -> Option<Choice> {
-    let id = known.id();
-    let backend = tables.backend(id)?;
-    let life = backend.life();
-    let same = life.generation == known.generation() && backend.service == target.service;
-    (same && life.is_in(target.list)).then_some(Choice { id, backend })
+    let choice = member(tables, known.id(), target)?;
+    (choice.backend.life().generation == known.generation()).then_some(choice)
 }
 
-/// The lists that the backend which `peer` remembers is still in. One load: an id that has come to
-/// mean another endpoint has another generation.
+/// The backend with this id, if it is one of the service's and in the list.
+#[inline(always)]
+pub(super) fn member(tables: &impl Tables, id: u32, target: &Target) -> Option<Choice> {
+    let backend = tables.backend(id)?;
+    let ours = backend.service == target.service && backend.life().is_in(target.list);
+    ours.then_some(Choice { id, backend })
+}
+
+/// The lists that the backend which `peer` remembers is still in.
 #[inline(always)]
 pub(super) fn still_selected(tables: &impl Tables, peer: &Peer) -> Life {
-    let life = tables.backend(peer.backend_id).map_or(Life::default(), |backend| backend.life());
-    if life.generation == peer.backend_generation { life } else { Life::default() }
+    life(tables, peer.backend_id, peer.backend_generation)
+}
+
+/// What has become of this use of a backend id. One load: an id that has come to mean another endpoint
+/// has another generation.
+#[inline(always)]
+pub(super) fn life(tables: &impl Tables, id: u32, generation: u32) -> Life {
+    let life = tables.backend(id).map_or(Life::default(), |backend| backend.life());
+    if life.generation == generation { life } else { Life::default() }
 }

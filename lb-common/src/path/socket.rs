@@ -3,9 +3,9 @@
 //! A translated address is final: a backend that is itself a frontend is not translated again.
 
 use super::lookup::{Target, is_exempt, is_node_port, lookup};
-use super::select::{Choice, at, choose, run, still_selected};
+use super::select::{Choice, any, at, choose, run, still_selected};
 use super::{Caller, Destination, Memory, Reason, Tables, Verdict};
-use crate::abi::{Address, MAX_FURTHER_PEERS, Peer, Port, Run, protocol};
+use crate::abi::{Address, AffinityKey, MAX_FURTHER_PEERS, Peer, Port, Run, protocol};
 
 /// `connect`: TCP, or UDP with a fixed peer.
 #[inline(always)]
@@ -27,7 +27,7 @@ pub fn connect(
         }
         Err(reason) => return reason.into(),
     };
-    let chosen = run(tables, &target).and_then(|run| choose(tables, caller, &target, run));
+    let chosen = run(tables, &target).and_then(|run| pick(tables, caller, &target, run));
     let choice = match chosen {
         Ok(choice) => choice,
         Err(reason) => return reason.into(),
@@ -162,6 +162,18 @@ fn find(memory: &mut impl Memory, wanted: impl Fn(&Peer) -> bool) -> Option<(Pla
     further.list.get(index).map(|peer| (Place::Further(index), *peer))
 }
 
+/// A backend for this caller, who as a client is its network namespace.
+#[inline(always)]
+fn pick(
+    tables: &impl Tables,
+    caller: &impl Caller,
+    target: &Target,
+    run: Run,
+) -> Result<Choice, Reason> {
+    let client = || AffinityKey::of_netns(caller.netns(), target.service);
+    choose(tables, target, client, || any(tables, run))
+}
+
 /// The chosen backend, if none of the socket's other peers uses it: replies could not be told
 /// apart. Else one of `run` that is not in use, affinity or not; if all are, the latest frontend
 /// wins.
@@ -174,7 +186,7 @@ fn distinct(
     run: Run,
     place: Place,
 ) -> Result<Choice, Reason> {
-    let first = choose(tables, caller, target, run)?;
+    let first = pick(tables, caller, target, run)?;
     if !in_use(memory, place, &first) {
         return Ok(first);
     }

@@ -13,6 +13,30 @@ pub enum Action {
     Refuse(Errno),
 }
 
+/// What a TC program does to its packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// Leave it as it is.
+    Pass,
+    /// Give it other addresses and ports.
+    Rewrite,
+    /// Send it back, rewritten.
+    Return,
+    /// Send an answer in its place.
+    Refuse(Refusal),
+    /// Let it go.
+    Drop,
+}
+
+/// What whoever sent a packet is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody is at this port: RST to TCP, port unreachable to UDP.
+    Port,
+    /// There is no such host: address unreachable.
+    Host,
+}
+
 /// The errors that a caller can get, as Linux numbers them (`asm-generic/errno.h`).
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +83,11 @@ macro_rules! counted {
 }
 
 counted! {
-    /// Why a call went as it did.
+    /// Why a call, or a packet, went as it did.
     Reason {
-        /// The address belongs to nobody lb serves. Not counted: it is every other connection.
+        /// It belongs to nobody lb serves. Not counted: it is every other connection.
         NotService = "notService",
-        /// Sent to a newly chosen backend.
+        /// Sent to a newly chosen backend. A packet: the first one of a flow.
         Translated = "translated",
         /// An unconnected UDP socket stays with its backend.
         Kept = "kept",
@@ -83,13 +107,39 @@ counted! {
         AlreadyRefused = "alreadyRefused",
         /// The caller was shown the frontend in place of the backend.
         Reversed = "reversed",
+        /// A packet of a known flow.
+        Established = "established",
+        /// An ICMP error about a packet of a known flow.
+        Related = "related",
+        /// A ping to a Service's address, which was answered.
+        EchoReply = "echoReply",
+        /// A client that `loadBalancerSourceRanges` does not name.
+        Filtered = "filtered",
+        /// Only other nodes have endpoints, and `externalTrafficPolicy: Local` keeps traffic here.
+        NoLocalEndpoints = "noLocalEndpoints",
+        /// A TCP reset of no known flow.
+        Stray = "stray",
+        /// `FLOWS` has no room for another flow. Normally 0.
+        FlowsFull = "flowsFull",
+        /// No port is left by which the node can stand in for a client. Normally 0.
+        NoSnatPort = "noSnatPort",
+        /// The node has no address by which it can stand in for a client.
+        NoSnatAddress = "noSnatAddress",
+        /// A refusal that was not sent: too many are, or the packet is of a kind that has none.
+        Unanswered = "unanswered",
+        /// A packet that ends too early.
+        Short = "short",
+        /// A packet whose headers contradict each other.
+        Malformed = "malformed",
+        /// A packet with headers that lb does not follow: too many extensions, a source route, IPv4-mapped addresses.
+        Unsupported = "unsupported",
         /// The tables contradict each other: a defect of lb. Always 0.
         Inconsistent = "inconsistent",
     }
 }
 
 counted! {
-    /// What the application does. Resolvers probe addresses with UDP connects (glibc, musl and
+    /// What the application does, or where a packet is met. Resolvers probe addresses with UDP connects (glibc, musl and
     /// Go inside `getaddrinfo`), so those are told apart from TCP's.
     Operation {
         /// `connect` on a TCP socket.
@@ -104,6 +154,10 @@ counted! {
         PeerName = "peerName",
         /// `bind`.
         Bind = "bind",
+        /// A packet on its way into the node.
+        Ingress = "ingress",
+        /// A packet on its way out.
+        Egress = "egress",
     }
 }
 
@@ -127,13 +181,58 @@ impl Reason {
     pub const fn action(self) -> Action {
         match self {
             Self::Translated | Self::Kept | Self::Reversed => Action::Rewrite,
-            Self::NotService | Self::Exempt | Self::AlreadyRefused => Action::Pass,
+            Self::NotService
+            | Self::Exempt
+            | Self::AlreadyRefused
+            | Self::Established
+            | Self::Related
+            | Self::EchoReply
+            | Self::Filtered
+            | Self::NoLocalEndpoints
+            | Self::Stray
+            | Self::FlowsFull
+            | Self::NoSnatPort
+            | Self::NoSnatAddress
+            | Self::Unanswered
+            | Self::Short
+            | Self::Malformed
+            | Self::Unsupported => Action::Pass,
             Self::NodePort => Action::Refuse(Errno::AddressInUse),
             Self::NoEndpoints | Self::UnknownPort | Self::Inconsistent => {
                 Action::Refuse(Errno::ConnectionRefused)
             }
             Self::Unallocated => Action::Refuse(Errno::HostUnreachable),
             Self::OriginFull => Action::Refuse(Errno::NoBufferSpace),
+        }
+    }
+
+    /// What becomes of a packet. One for which there is no room is dropped rather than refused: its sender sends it
+    /// again, when there is.
+    #[inline(always)]
+    pub const fn treatment(self) -> Treatment {
+        match self {
+            Self::Translated | Self::Established | Self::Related => Treatment::Rewrite,
+            Self::EchoReply => Treatment::Return,
+            Self::NoEndpoints | Self::UnknownPort => Treatment::Refuse(Refusal::Port),
+            Self::Unallocated => Treatment::Refuse(Refusal::Host),
+            Self::Filtered
+            | Self::NoLocalEndpoints
+            | Self::Stray
+            | Self::FlowsFull
+            | Self::NoSnatPort
+            | Self::NoSnatAddress
+            | Self::Unanswered
+            | Self::Inconsistent => Treatment::Drop,
+            Self::NotService
+            | Self::Kept
+            | Self::Exempt
+            | Self::NodePort
+            | Self::OriginFull
+            | Self::AlreadyRefused
+            | Self::Reversed
+            | Self::Short
+            | Self::Malformed
+            | Self::Unsupported => Treatment::Pass,
         }
     }
 }

@@ -3,4 +3,5 @@
 mod bind;
 mod context;
 mod packet;
+mod skb;
 mod socket;

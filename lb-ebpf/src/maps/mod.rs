@@ -3,7 +3,7 @@
 mod affinity;
 pub(crate) mod caller;
 pub(crate) mod origin;
-mod packet;
+pub(crate) mod packet;
 
 use core::ptr::read_volatile;
 
@@ -32,7 +32,7 @@ static RUNS: Array<u32> = Array::with_max_entries(entries::RUNS, BPF_F_MMAPABLE)
 static BACKENDS: Array<Backend> = Array::with_max_entries(entries::BACKENDS, BPF_F_MMAPABLE);
 
 #[map]
-static NODE: Array<Node> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static NODE: Array<Node> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Counts by `lb_common::path::counter_index`.
 #[map]

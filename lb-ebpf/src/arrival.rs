@@ -1,0 +1,84 @@
+//! How a packet came to the node, and where it goes from there.
+
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, BPF_FIB_LOOKUP_SRC, bpf_fib_lookup,
+};
+use aya_ebpf::helpers::generated;
+use aya_ebpf::programs::TcContext;
+use lb_common::abi::{Address, device};
+use lb_common::path::Tables as _;
+use lb_common::path::packet::{Arrival, Route};
+
+use crate::maps::KernelTables;
+use crate::maps::packet::DEVICES;
+
+/// `AF_INET` and `AF_INET6`, include/linux/socket.h.
+const INET: u8 = 2;
+const INET6: u8 = 10;
+
+/// The packet that a TC program is called for.
+pub(crate) struct KernelArrival<'c>(pub(crate) &'c TcContext);
+
+impl Arrival for KernelArrival<'_> {
+    #[inline(always)]
+    fn is_inside(&self) -> bool {
+        // SAFETY: one aligned word, which the agent replaces whole.
+        let flags = unsafe { DEVICES.get(self.device()) }.copied();
+        flags.is_some_and(|flags| flags & device::INSIDE != 0)
+    }
+
+    #[inline(always)]
+    fn route(&self, source: Address, destination: Address) -> Route {
+        let (device, found) = self.look_up(source, destination);
+        Route { returns: device == self.device(), source: found }
+    }
+}
+
+impl KernelArrival<'_> {
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.0.skb.skb).ifindex }
+    }
+
+    /// By which device, 0 if by none, and from which address of the node. Kernels before 6.7 do not know the address: then it
+    /// is that of the default route.
+    #[inline(never)]
+    fn look_up(&self, source: Address, destination: Address) -> (u32, Address) {
+        let v4 = destination.is_v4();
+        // SAFETY: all fields are numbers, for which zero is a value.
+        let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        question.family = if v4 { INET } else { INET6 };
+        question.ifindex = self.device();
+        if v4 {
+            question.__bindgen_anon_3.ipv4_src = source.v4_word();
+            question.__bindgen_anon_4.ipv4_dst = destination.v4_word();
+        } else {
+            question.__bindgen_anon_3.ipv6_src = source.words();
+            question.__bindgen_anon_4.ipv6_dst = destination.words();
+        }
+        let flags = BPF_FIB_LOOKUP_SKIP_NEIGH | BPF_FIB_LOOKUP_SRC;
+        // SAFETY: the helper reads and writes the question, of which it gets the size.
+        let result = unsafe {
+            generated::bpf_fib_lookup(
+                self.0.skb.skb.cast(),
+                &raw mut question,
+                size_of::<bpf_fib_lookup>() as i32,
+                flags,
+            )
+        };
+        if result == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+            // SAFETY: the helper has written the field of the family.
+            let found = unsafe {
+                match v4 {
+                    true => Address::from_v4_word(question.__bindgen_anon_3.ipv4_src),
+                    false => Address::from_words(question.__bindgen_anon_3.ipv6_src),
+                }
+            };
+            return (question.ifindex, found);
+        }
+        let node = KernelTables.node();
+        let usual = node.map_or(Address::UNSPECIFIED, |n| if v4 { n.snat_v4 } else { n.snat_v6 });
+        (0, usual)
+    }
+}
