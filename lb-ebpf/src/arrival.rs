@@ -29,7 +29,8 @@ impl Arrival for KernelArrival<'_> {
 
     #[inline(always)]
     fn route(&self, source: Address, destination: Address) -> Route {
-        let (device, found) = self.look_up(source, destination);
+        let mut found = Address::UNSPECIFIED;
+        let device = self.look_up(source, destination, &mut found);
         Route { returns: device == self.device(), source: found }
     }
 }
@@ -43,8 +44,10 @@ impl KernelArrival<'_> {
 
     /// By which device, 0 if by none, and from which address of the node. Kernels before 6.7 do not know the address: then it
     /// is that of the default route.
+    ///
+    /// A function of its own, for the sake of its stack; it must not return what needs a pointer into its caller's.
     #[inline(never)]
-    fn look_up(&self, source: Address, destination: Address) -> (u32, Address) {
+    fn look_up(&self, source: Address, destination: Address, found: &mut Address) -> u32 {
         let v4 = destination.is_v4();
         // SAFETY: all fields are numbers, for which zero is a value.
         let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
@@ -69,16 +72,16 @@ impl KernelArrival<'_> {
         };
         if result == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
             // SAFETY: the helper has written the field of the family.
-            let found = unsafe {
+            *found = unsafe {
                 match v4 {
                     true => Address::from_v4_word(question.__bindgen_anon_3.ipv4_src),
                     false => Address::from_words(question.__bindgen_anon_3.ipv6_src),
                 }
             };
-            return (question.ifindex, found);
+            return question.ifindex;
         }
         let node = KernelTables.node();
-        let usual = node.map_or(Address::UNSPECIFIED, |n| if v4 { n.snat_v4 } else { n.snat_v6 });
-        (0, usual)
+        *found = node.map_or(Address::UNSPECIFIED, |n| if v4 { n.snat_v4 } else { n.snat_v6 });
+        0
     }
 }

@@ -27,17 +27,6 @@ pub(super) fn run(tables: &impl Tables, target: &Target) -> Result<Run, Reason> 
     if run.count == 0 { Err(Reason::NoEndpoints) } else { Ok(run) }
 }
 
-/// The client's own backend, where the service has affinity; else the one that `pick` gives.
-#[inline(always)]
-pub(super) fn choose(
-    tables: &impl Tables,
-    target: &Target,
-    client: impl Fn() -> AffinityKey,
-    pick: impl Fn() -> Result<Choice, Reason>,
-) -> Result<Choice, Reason> {
-    if target.affinity_seconds == 0 { pick() } else { stick(tables, target, &client(), pick()?) }
-}
-
 /// A backend of `run`, each with equal chance.
 #[inline(always)]
 pub(super) fn any(tables: &impl Tables, run: Run) -> Result<Choice, Reason> {
@@ -58,7 +47,7 @@ pub(super) fn at(tables: &impl Tables, slot: u32) -> Result<Choice, Reason> {
 /// Where there is no memory for it, the client is served without affinity: the map forgets whom it
 /// has not seen for longest, and finds room unless it has only callers of this very moment.
 #[inline(always)]
-fn stick(
+pub(super) fn stick(
     tables: &impl Tables,
     target: &Target,
     key: &AffinityKey,

@@ -3,7 +3,7 @@
 //! A translated address is final: a backend that is itself a frontend is not translated again.
 
 use super::lookup::{Target, is_exempt, is_node_port, lookup};
-use super::select::{Choice, any, at, choose, run, still_selected};
+use super::select::{Choice, any, at, run, stick, still_selected};
 use super::{Caller, Destination, Memory, Reason, Tables, Verdict};
 use crate::abi::{Address, AffinityKey, MAX_FURTHER_PEERS, Peer, Port, Run, protocol};
 
@@ -170,8 +170,11 @@ fn pick(
     target: &Target,
     run: Run,
 ) -> Result<Choice, Reason> {
-    let client = || AffinityKey::of_netns(caller.netns(), target.service);
-    choose(tables, target, client, || any(tables, run))
+    let choice = any(tables, run)?;
+    if target.affinity_seconds == 0 {
+        return Ok(choice);
+    }
+    stick(tables, target, &AffinityKey::of_netns(caller.netns(), target.service), choice)
 }
 
 /// The chosen backend, if none of the socket's other peers uses it: replies could not be told

@@ -153,15 +153,25 @@ pub fn decide(
     if let Err(unparsed) = read {
         return unread(unparsed);
     }
-    let decided = if work.parsed.is_error() {
-        flow::related(tables, hook, work)
-    } else {
-        fragment::complete(tables, hook, work)
-            .and_then(|()| translate(tables, arrival, packet, hook, work))
-    };
-    match decided {
+    match decide_read(tables, arrival, packet, hook, work) {
         Ok(reason) | Err(reason) => reason,
     }
+}
+
+/// What becomes of a packet whose headers are read.
+#[inline(always)]
+fn decide_read(
+    tables: &impl PacketTables,
+    arrival: &impl Arrival,
+    packet: &(impl Packet + ?Sized),
+    hook: Hook,
+    work: &mut Work,
+) -> Result<Reason, Reason> {
+    if work.parsed.is_error() {
+        return flow::related(tables, hook, work);
+    }
+    fragment::complete(tables, hook, work)?;
+    translate(tables, arrival, packet, hook, work)
 }
 
 /// What becomes of a packet that is no error, its ports known.

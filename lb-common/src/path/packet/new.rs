@@ -1,7 +1,7 @@
 //! The first packet of a flow: which backend, whether the node stands in for the client, and the entries of `FLOWS`.
 
 use super::super::lookup::{Target, find_at};
-use super::super::select::{Choice, any, choose, member, run};
+use super::super::select::{Choice, any, member, run, stick};
 use super::flow::{flags, forget_others, set_masqueraded_reply, set_reply};
 use super::{Arrival, FlowEntry, Inserted, PacketTables, Reason, Work, set_key};
 use crate::abi::protocol::TCP;
@@ -43,7 +43,14 @@ pub(super) fn flow(
     let choice = backend(tables, &target, tuple, entry)?;
     let node_address = stand_in(arrival, &choice, tuple, keeps_client)?;
     begin(tables, work, &choice, &target, node_address);
-    make(tables, node, length, work)
+    let made = make(tables, node, length, work);
+    if made == Ok(Reason::Translated) {
+        tables.flow_made();
+    }
+    if made == Err(Reason::FlowsFull) {
+        tables.flows_full();
+    }
+    made
 }
 
 /// Addresses that no packet on a wire should have: of this host itself, of nobody.
@@ -91,8 +98,11 @@ fn backend(
         }
         run => run?,
     };
-    let client = || AffinityKey::of_address(tuple.source, target.service);
-    choose(tables, target, client, || spread(tables, target, tuple, run))
+    let choice = spread(tables, target, tuple, run)?;
+    if target.affinity_seconds == 0 {
+        return Ok(choice);
+    }
+    stick(tables, target, &AffinityKey::of_address(tuple.source, target.service), choice)
 }
 
 /// Whether only the other list has endpoints, for traffic from outside: silence lets whoever sent it here choose
@@ -119,8 +129,11 @@ fn spread(
     }
     let Tuple { source, source_port, destination, destination_port, protocol, .. } = *tuple;
     let hash = flow_hash((source, source_port), (destination, destination_port), protocol);
-    let found = tables.maglev(table - 1, hash).and_then(|id| member(tables, id, target));
-    found.map_or_else(|| any(tables, run), Ok)
+    let id = tables.maglev(table - 1, hash).ok_or(Reason::Inconsistent)?;
+    match member(tables, id, target) {
+        Some(choice) => Ok(choice),
+        None => any(tables, run),
+    }
 }
 
 /// The address by which the node stands in for the client: so that the reply comes back here, where it must be
@@ -176,34 +189,18 @@ fn make(
     length: u32,
     work: &mut Work,
 ) -> Result<Reason, Reason> {
-    let made = reserve(tables, node, work).and_then(|()| {
-        if work.flow.is_masqueraded() {
-            insert_rest(tables, work)?;
-        }
-        Ok(())
-    });
-    if let Err(reason) = made {
-        return fail(tables, reason);
+    reserve(tables, node, work)?;
+    if work.flow.is_masqueraded() {
+        insert_rest(tables, work)?;
     }
     match insert_request(tables, length, work) {
-        Inserted::Done => {
-            tables.flow_made();
-            Ok(Reason::Translated)
-        }
+        Inserted::Done => Ok(Reason::Translated),
         Inserted::Exists => join(tables, work),
         Inserted::Full => {
             forget_others(tables, work);
-            fail(tables, Reason::FlowsFull)
+            Err(Reason::FlowsFull)
         }
     }
-}
-
-#[inline(always)]
-fn fail(tables: &impl PacketTables, reason: Reason) -> Result<Reason, Reason> {
-    if reason == Reason::FlowsFull {
-        tables.flows_full();
-    }
-    Err(reason)
 }
 
 /// Another processor has made the flow meanwhile: its choice counts.
