@@ -1,15 +1,19 @@
 //! The tables and a socket's memory as ordinary collections: for tests, and for whatever wants to
 //! ask on the host what the kernel would do.
 
+pub mod cases;
+pub mod flows;
 pub mod packet;
+pub mod world;
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use crate::abi::{
-    Affinity, AffinityKey, Backend, FrontendEntry, FrontendKey, FrontendKind, List, Node, Peer,
-    Peers, Policy, Run, Service,
+    Affinity, AffinityKey, Backend, Cidr, Flow, FlowKey, FragmentKey, FragmentPorts, FrontendEntry,
+    FrontendKey, FrontendKind, List, Node, Peer, Peers, Policy, Run, Service,
 };
 use crate::path;
 
@@ -34,6 +38,20 @@ pub struct Tables {
     pub clock: Cell<u64>,
     /// The state of the generator of random numbers.
     pub seed: Cell<u32>,
+    /// Random numbers that come before those of the generator.
+    pub script: RefCell<VecDeque<u32>>,
+    /// `FLOWS`.
+    pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    /// How many entries `FLOWS` can have.
+    pub flow_capacity: usize,
+    /// `FRAGMENTS`.
+    pub fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
+    /// `MAGLEV`, by table.
+    pub maglev: BTreeMap<u32, Vec<u32>>,
+    /// `SOURCE_RANGES`: a service's.
+    pub source_ranges: Vec<(u32, Cidr)>,
+    /// How often the agent was told that `FLOWS` is full.
+    pub refused_flows: Cell<u32>,
 }
 
 impl Default for Tables {
@@ -48,6 +66,13 @@ impl Default for Tables {
             affinity_room: true,
             clock: Cell::new(1),
             seed: Cell::new(1),
+            script: RefCell::default(),
+            flows: RefCell::default(),
+            flow_capacity: usize::MAX,
+            fragments: RefCell::default(),
+            maglev: BTreeMap::new(),
+            source_ranges: Vec::new(),
+            refused_flows: Cell::new(0),
         }
     }
 }
@@ -107,6 +132,9 @@ impl path::Tables for Tables {
 
     /// xorshift32 (Marsaglia, "Xorshift RNGs", 2003).
     fn random(&self) -> u32 {
+        if let Some(scripted) = self.script.borrow_mut().pop_front() {
+            return scripted;
+        }
         let mut x = self.seed.get();
         x ^= x << 13;
         x ^= x >> 17;

@@ -90,6 +90,9 @@ pub enum Payload {
 }
 
 impl Frame {
+    /// Who it is for: the first six bytes of every frame.
+    pub const DESTINATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
     /// A frame without tags.
     pub fn new(packet: Ip) -> Self {
         Self { tags: Vec::new(), packet, padding: 0 }
@@ -97,7 +100,8 @@ impl Frame {
 
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        let mut bytes = Self::DESTINATION.to_vec();
+        bytes.extend([2, 0, 0, 0, 0, 2]);
         for tag in &self.tags {
             bytes.extend(tag.to_be_bytes());
             bytes.extend([0x20, 7]);

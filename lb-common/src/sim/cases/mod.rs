@@ -1,0 +1,114 @@
+//! Packets and what must become of them, one case after the other: run on the host over the simulator, and in the kernel
+//! over the loaded programs.
+//!
+//! What is expected is built from scratch, never by the code under test.
+
+mod flows;
+mod frames;
+mod odd;
+mod refusals;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::flows::Outcome;
+use super::world::World;
+use crate::abi::{Hook, Life};
+use crate::path::Reason;
+use crate::path::packet::Link;
+
+/// Some packets, one after the other, over one set of tables.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What must hold.
+    pub name: String,
+    /// The tables at the start.
+    pub world: World,
+    /// What the frames start with.
+    pub link: Link,
+    /// The packets.
+    pub steps: Vec<Step>,
+}
+
+/// A packet.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Where it is met.
+    pub hook: Hook,
+    /// Its bytes.
+    pub frame: Vec<u8>,
+    /// What is counted, by one; [`Reason::NotService`] is not.
+    pub reason: Reason,
+    /// What becomes of it.
+    pub outcome: Outcome,
+    /// What is true of a backend, by its id, from now on.
+    pub life: Option<(u32, Life)>,
+}
+
+impl Step {
+    /// A packet that arrives.
+    pub fn arrives(frame: Vec<u8>, reason: Reason, outcome: Outcome) -> Self {
+        Self { hook: Hook::Ingress, frame, reason, outcome, life: None }
+    }
+
+    /// The same after the life of a backend has changed.
+    #[must_use]
+    pub fn after(self, id: u32, life: Life) -> Self {
+        Self { life: Some((id, life)), ..self }
+    }
+
+    /// A packet that leaves.
+    pub fn leaves(frame: Vec<u8>, reason: Reason, outcome: Outcome) -> Self {
+        Self { hook: Hook::Egress, frame, reason, outcome, life: None }
+    }
+
+    /// A packet that passes untouched.
+    pub fn passes(hook: Hook, frame: Vec<u8>, reason: Reason) -> Self {
+        Self { hook, outcome: Outcome::Goes(frame.clone()), frame, reason, life: None }
+    }
+}
+
+/// Every case, in both families.
+pub fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for v4 in [true, false] {
+        let family = if v4 { "IPv4" } else { "IPv6" };
+        let mut add = |name: &str, world, steps| {
+            let name = alloc::format!("{family}: {name}");
+            cases.push(Case { name, world, link: Link::Ethernet, steps });
+        };
+        flows::add(v4, &mut add);
+        refusals::add(v4, &mut add);
+        odd::add(v4, &mut add);
+    }
+    cases.extend(without_link_header(&cases));
+    cases
+}
+
+/// The same cases on a device without link header, where there are no VLAN tags.
+fn without_link_header(cases: &[Case]) -> Vec<Case> {
+    const ETHERNET: usize = 14;
+    let strip = |frame: &[u8]| frame[ETHERNET..].to_vec();
+    let untagged = |step: &Step| {
+        step.frame.len() > ETHERNET && matches!(step.frame[12..14], [0x08, 0x00] | [0x86, 0xdd])
+    };
+    let stripped = |step: &Step| Step {
+        frame: strip(&step.frame),
+        outcome: match &step.outcome {
+            Outcome::Goes(frame) => Outcome::Goes(strip(frame)),
+            Outcome::Returns(frame) => Outcome::Returns(strip(frame)),
+            Outcome::Gone => Outcome::Gone,
+        },
+        ..step.clone()
+    };
+    cases
+        .iter()
+        .filter(|case| case.steps.iter().all(untagged))
+        .map(|case| Case {
+            name: alloc::format!("{}, without link header", case.name),
+            link: Link::Ip,
+            steps: case.steps.iter().map(stripped).collect(),
+            world: case.world.clone(),
+        })
+        .collect()
+}
