@@ -16,7 +16,8 @@ pub(super) fn known(tables: &impl PacketTables, length: u32, work: &mut Work) ->
     work.to.protocol = work.key.protocol;
     let flags = flags(&work.parsed);
     let seen = entry.seen();
-    if entry.role() == Role::Request as u8 && is_over(tables, &entry, &work.parsed, flags, seen) {
+    let begins = entry.role() == Role::Request as u8 && work.parsed.outer.l4 != 0;
+    if begins && is_over(tables, &entry, &work.parsed, flags, seen) {
         work.flow.node = entry.node();
         tables.remove_flow(&work.key);
         forget_others(tables, work);

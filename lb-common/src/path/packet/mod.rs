@@ -194,7 +194,10 @@ fn translate(
     let length = packet.length();
     let reason = match flow::known(tables, length, work) {
         Some(reason) => reason,
-        None if hook == Hook::Ingress => new::flow(tables, arrival, length, work)?,
+        // A later fragment begins nothing.
+        None if hook == Hook::Ingress && work.parsed.outer.l4 != 0 => {
+            new::flow(tables, arrival, length, work)?
+        }
         None => return Err(Reason::NotService),
     };
     fragment::note(tables, hook, work);

@@ -1,0 +1,78 @@
+//! The table of cases.
+
+use lb_common::path::Reason;
+use lb_common::path::packet::Link;
+use lb_common::sim::Tables;
+use lb_common::sim::cases::{Case, Step, all};
+use lb_common::sim::flows::treat;
+use libtest_mimic::Failed;
+
+use super::capture::{bytes, keep};
+use super::kernel::{Kernel, without_time};
+use super::node;
+use super::random::follow;
+
+pub(crate) fn run() -> Result<(), Failed> {
+    let failures = node::within(|device| {
+        let mut kernel = Kernel::load(device);
+        // Test runs have a link header.
+        let cases = all().into_iter().filter(|case| case.link == Link::Ethernet);
+        cases.filter_map(|case| differs(&mut kernel, case)).collect::<Vec<_>>()
+    });
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
+}
+
+/// Runs one case in the kernel and, with the kernel's choices for chance, on the host.
+fn differs(kernel: &mut Kernel, mut case: Case) -> Option<String> {
+    case.world.tables.script.borrow_mut().clear();
+    kernel.fill(&case.world.tables, &case.world.arrival);
+    kernel.counted();
+    for (number, step) in case.steps.iter().enumerate() {
+        if let Some((id, life)) = step.life {
+            case.world.tables.backends.get_mut(&id).expect("it exists").life = life.to_word();
+            kernel.set_backend(id, &case.world.tables);
+        }
+        let Some(outcome) = kernel.treat(step.hook, &step.frame) else {
+            return Some(format!("{}, packet {number}: the kernel does not take it", case.name));
+        };
+        let counted = kernel.counted();
+        follow(kernel, &case.world, step.hook, &step.frame);
+        let (reason, expected) =
+            treat(&case.world.tables, &case.world.arrival, case.link, step.hook, &step.frame);
+        let wanted: Vec<_> = (reason != Reason::NotService)
+            .then_some((step.hook.operation(), reason))
+            .into_iter()
+            .collect();
+        let flows = flows(&case.world.tables);
+        if counted != wanted
+            || outcome != expected
+            || reason != step.reason
+            || kernel.flows() != flows
+        {
+            let frames: Vec<&[u8]> = case.steps[..=number].iter().map(frame).collect();
+            let ends = [bytes(&expected), bytes(&outcome)];
+            let path = keep(&case.name, frames.into_iter().chain(ends));
+            return Some(format!(
+                "{}, packet {number}: expected {wanted:?} and {expected:x?},\ngot {counted:?} and \
+                 {outcome:x?}\nflows on the host {flows:?},\nin the kernel {:?}\npackets, what was \
+                 expected and what came are in {}",
+                case.name,
+                kernel.flows(),
+                path.display()
+            ));
+        }
+    }
+    None
+}
+
+fn frame(step: &Step) -> &[u8] {
+    &step.frame
+}
+
+/// `FLOWS` of the simulator, without times.
+pub(crate) fn flows(
+    tables: &Tables,
+) -> std::collections::BTreeMap<lb_common::abi::FlowKey, lb_common::abi::Flow> {
+    let flows = tables.flows.borrow();
+    flows.iter().map(|(key, flow)| (*key, without_time(*flow))).collect()
+}

@@ -1,0 +1,27 @@
+//! The packet path in the kernel: what the loaded programs do to packets, by `BPF_PROG_TEST_RUN`, is what the same
+//! decisions do on the host, byte for byte, and moves the same counters.
+//!
+//! They need root. `LB_E2E=skip` skips them where there is none.
+
+mod capture;
+mod cases;
+mod kernel;
+mod node;
+mod random;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if std::env::var_os("LB_E2E").is_some_and(|value| value == "skip") {
+        eprintln!("packets: skipped, as LB_E2E=skip asks");
+        return ExitCode::SUCCESS;
+    }
+    let trials = [
+        Trial::test("packets::every_case_in_the_kernel_is_as_on_the_host", cases::run),
+        Trial::test("packets::random_packets_in_the_kernel_are_as_on_the_host", random::run),
+    ];
+    libtest_mimic::run(&arguments, trials.into()).exit_code()
+}
