@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::Done;
 use super::args::PlacesArgs;
+use super::devices::DeviceArgs;
 use super::dns::{DnsArgs, parse_socket_address};
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
@@ -82,6 +83,8 @@ pub(super) struct AgentArgs {
     #[arg(long, env = "LB_SERVICE_PROXY_NAME", value_name = "NAME")]
     service_proxy_name: Option<String>,
     #[command(flatten)]
+    devices: DeviceArgs,
+    #[command(flatten)]
     dns: DnsArgs,
     /// Where to serve metrics for Prometheus, besides the agent's socket (`/metrics` on both)
     #[arg(long, env = "LB_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = parse_socket_address)]
@@ -145,6 +148,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let zones = args.dns.zones(&args.service_cidr);
     let dns = args.dns.server(&zones, inherited, &args.service_cidr, &node_name)?;
     let addresses = source::Addresses::subscribe()?;
+    let devices = args.devices.subscribe()?;
     let engine = Engine::start(Config {
         state_dir: places.state_dir.clone(),
         datapath: datapath::Config {
@@ -153,6 +157,8 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             service_cidrs: args.service_cidr.clone(),
             exempt: exempt.iter().map(|path| source::look_exempt(path)).collect(),
             sizes,
+            devices: devices.as_ref().map(source::Devices::list).transpose()?,
+            tc_attach: args.devices.tc_attach,
         },
         sockets: sockets::Config {
             close_tcp: args.close_tcp,
@@ -173,6 +179,9 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let metrics = Metrics::new(dns.as_ref().map(dns::Server::monitor).as_ref());
     let (stop, mut tasks) =
         start_tasks(&run_dir, &engine, manifests, exempt, addresses, dns, &metrics)?;
+    if let Some(devices) = devices {
+        tasks.spawn(devices.follow(engine.clone(), stop.subscribe()));
+    }
     if let Some(listener) = metrics_listener {
         tasks.spawn(observe::serve(listener, metrics, stop.subscribe()));
     }

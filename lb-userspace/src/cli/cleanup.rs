@@ -29,6 +29,9 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     if report.pins > 0 {
         writeln!(out, "detached the programs and removed {} pins", report.pins)?;
     }
+    if report.devices > 0 {
+        writeln!(out, "removed the filters from {} network devices", report.devices)?;
+    }
     for path in &report.removed {
         writeln!(out, "removed {}", path.display())?;
     }

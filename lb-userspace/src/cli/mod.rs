@@ -10,6 +10,7 @@ mod close;
 mod columns;
 mod delete;
 mod describe;
+mod devices;
 mod dns;
 mod get;
 mod input;
@@ -156,6 +157,9 @@ mod tests {
              --nodeport-addresses 10.0.0.0/8,fd00::/8 --service-proxy-name p",
             "lb agent --dns-listen 10.0.0.1:5353,[fd00::1]:5353 --dns-allow 10.0.0.0/8 --dns-upstream 9.9.9.9 --dns-ttl 30",
             "lb agent --map-size RUNS=1048576,ORIGIN=1024 --map-size SERVICES=1000",
+            "lb agent --device eth0 --device tap* --device bond?,br-*",
+            "lb agent --no-packet-path",
+            "lb agent --tc-attach netlink",
             "lb apply -f file.yaml",
             "lb apply -f - --dry-run --strict --run-dir r",
             "lb apply -f a -f b -n space",
@@ -196,6 +200,8 @@ mod tests {
             "lb resolv-conf --netns a --remove -n b",
             "lb agent --service-cidr 10.96.0.1/12",
             "lb agent --map-size RUNS=1",
+            "lb agent --device eth0 --no-packet-path",
+            "lb agent --device a-name-of-sixteen",
             "lb agent --dns-ttl 31",
             "lb agent --dns-listen 5353",
             "lb agent --cluster-domain -x",

@@ -1,5 +1,7 @@
 //! `lb status`: what the agent does, and what it could not do, on one screen.
 
+mod devices;
+
 use std::io::Write;
 
 use anyhow::Result;
@@ -93,6 +95,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     let place =
         programs.first().map(|program| format!(", attached to {}", program.cgroup.display()));
     line("Programs:", format!("{}{}", programs.len(), place.unwrap_or_default()))?;
+    for (n, text) in devices::lines(status.datapath.devices.as_ref()).into_iter().enumerate() {
+        line(if n == 0 { "Devices:" } else { "" }, text)?;
+    }
     line("Maps:", layout_line(&status.datapath))?;
     for former in &status.datapath.former_layouts {
         let sockets = usize::try_from(former.sockets).unwrap_or(usize::MAX);
@@ -290,6 +295,7 @@ mod tests {
                 )]),
                 limits: vec!["refusals show as EPERM".into()],
                 exempt: Vec::new(),
+                devices: None,
             },
             sockets: sockets::Status {
                 closed_udp: 3,
@@ -353,6 +359,7 @@ mod tests {
              \u{20}               elsewhere from 9.9.9.9:53: silent: timed out\n\
              Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\
+             Devices:        none (--no-packet-path)\n\
              Maps:           maps-2, taking over from another layout: maps-1 serves on until every \
              source has been read\n\
              \u{20}               maps-0, kept for 1 socket\n\

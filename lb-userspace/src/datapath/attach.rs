@@ -140,6 +140,7 @@ macro_rules! with_program {
         match $program {
             Program::CgroupSockAddr($name) => $body,
             Program::CgroupSock($name) => $body,
+            Program::SchedClassifier($name) => $body,
             other => bail!("unexpected type {:?}", other.prog_type()),
         }
     };
@@ -150,8 +151,14 @@ pub(super) fn verify(program: &mut Program) -> Result<()> {
     with_program!(program, program => Ok(program.load()?))
 }
 
-fn fd(program: &Program) -> Result<BorrowedFd<'_>> {
+/// The descriptor of a program that the kernel has verified.
+pub(super) fn fd(program: &Program) -> Result<BorrowedFd<'_>> {
     with_program!(program, program => Ok(program.fd()?.as_fd()))
+}
+
+/// The kernel's number of such a program.
+pub(super) fn id(program: &Program) -> Result<u32> {
+    with_program!(program, program => Ok(program.info()?.id()))
 }
 
 /// Puts a program in the place of the one that a link holds.
@@ -162,11 +169,19 @@ fn replace(program: &Program, link: &Link) -> Result<()> {
 
 /// Puts a program at a hook that is free.
 fn attach(program: &mut Program, cgroup: &File, pin: &Path) -> Result<()> {
-    let link: FdLink = with_program!(program, program => {
-        // Links are always of the `multi` kind; aya's name for no flags is Single.
-        let id = program.attach(cgroup, CgroupAttachMode::Single)?;
-        program.take_link(id)?.try_into()?
-    });
+    // Links are always of the `multi` kind; aya's name for no flags is Single.
+    const MULTI: CgroupAttachMode = CgroupAttachMode::Single;
+    let link: FdLink = match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(cgroup, MULTI)?;
+            program.take_link(id)?.try_into()?
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(cgroup, MULTI)?;
+            program.take_link(id)?.try_into()?
+        }
+        other => bail!("unexpected type {:?}", other.prog_type()),
+    };
     link.pin(pin).with_context(|| format!("pinning it to {}", pin.display()))?;
     Ok(())
 }

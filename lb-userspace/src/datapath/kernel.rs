@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,6 +22,7 @@ pub(super) struct KernelMaps {
     frontends: HashMap<MapData, [u8; 20], u64>,
     frontend_capacity: u32,
     exempt: HashMap<MapData, u64, u64>,
+    devices: HashMap<MapData, u32, u32>,
     services: Shared<Service>,
     runs: Shared<u32>,
     backends: Shared<Backend>,
@@ -39,6 +41,7 @@ impl KernelMaps {
             frontends: HashMap::try_from(frontends).context("map FRONTENDS")?,
             frontend_capacity,
             exempt: HashMap::try_from(loaded.take_map("EXEMPT")?).context("map EXEMPT")?,
+            devices: HashMap::try_from(loaded.take_map("DEVICES")?).context("map DEVICES")?,
             services: loaded.share("SERVICES")?,
             runs: loaded.share("RUNS")?,
             backends: loaded.share("BACKENDS")?,
@@ -87,6 +90,60 @@ impl KernelMaps {
     pub(super) fn store_netns(&mut self, cookie: u64) {
         let node = Node { netns_cookie: cookie, ..self.node.get(0) };
         self.node.set(0, node);
+    }
+
+    /// Tells the programs what packets to endpoints elsewhere get for a source, in each family.
+    pub(super) fn store_sources(&mut self, sources: &[IpAddr]) -> Result<()> {
+        let of = |is_v4| sources.iter().find(|ip| ip.is_ipv4() == is_v4);
+        let [v4, v6] = [of(true), of(false)]
+            .map(|ip| ip.map_or(Address::UNSPECIFIED, |ip| Address::from(*ip)));
+        // SAFETY: the pointer is to an entry of the mapping.
+        let field = self.node.field(0, |node| unsafe { &raw mut (*node).snat_v4 });
+        self.store_source(field, v4, 3)?;
+        // SAFETY: as above.
+        let field = self.node.field(0, |node| unsafe { &raw mut (*node).snat_v6 });
+        self.store_source(field, v6, 0)
+    }
+
+    /// Changes an address that programs read word by word, and of which one word is zero exactly if there
+    /// is none. It is zero first, and last to be filled; between the steps every program ends that may
+    /// have read the words of the step before.
+    fn store_source(&mut self, field: *mut Address, new: Address, telling: usize) -> Result<()> {
+        // SAFETY: aligned words of the mapping, which lives as long as self; an address is four words.
+        let words: [&AtomicU32; 4] = std::array::from_fn(|word| unsafe {
+            AtomicU32::from_ptr(field.cast::<u32>().add(word))
+        });
+        let old = words.map(|word| word.load(Ordering::Relaxed));
+        if old == new.words() {
+            return Ok(());
+        }
+        if old[telling] != 0 {
+            words[telling].store(0, Ordering::Release);
+            self.grace().context("map GRACE")?;
+        }
+        for word in (0..4).filter(|&word| word != telling) {
+            words[word].store(new.words()[word], Ordering::Relaxed);
+        }
+        if new.words()[telling] != 0 {
+            self.grace().context("map GRACE")?;
+            words[telling].store(new.words()[telling], Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Tells the programs of a device's flags (`lb_common::abi::device`).
+    pub(super) fn store_device(&mut self, index: u32, flags: u32) -> Result<()> {
+        self.devices.insert(index, flags, 0).context("map DEVICES")
+    }
+
+    /// Forgets a device.
+    pub(super) fn delete_device(&mut self, index: u32) -> Result<()> {
+        self.devices.remove(&index).context("map DEVICES")
+    }
+
+    /// The devices that the programs know.
+    pub(super) fn device_indexes(&self) -> Result<BTreeSet<u32>> {
+        self.devices.keys().collect::<Result<_, _>>().context("map DEVICES")
     }
 
     /// Slots of `ORIGIN`, and how many of them sockets hold.

@@ -8,11 +8,12 @@ use aya::programs::{Program, ProgramType};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
+use super::Config;
 use super::pins::Pins;
 use super::reuse::Wanted;
 use super::shared::Shared;
-use super::sizes::{ORIGIN, Sizes};
-use super::{attach, log};
+use super::sizes::ORIGIN;
+use super::{attach, devices, log};
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
@@ -45,11 +46,12 @@ pub(super) struct Loaded {
 
 impl Loaded {
     /// Has the kernel verify the programs over the pinned maps, which are made if there are none.
-    pub(super) fn load(pins: &Pins, sizes: &Sizes) -> Result<Self> {
+    pub(super) fn load(pins: &Pins, config: &Config) -> Result<Self> {
         ensure!(
             !OBJECT.is_empty(),
             "this lb was built without its kernel programs; build it with `cargo xtask build`"
         );
+        let sizes = &config.sizes;
         let mut limits = Vec::new();
         let address = ProgramType::CgroupSockAddr;
         let retval = has(address, BpfHelper::BPF_FUNC_set_retval);
@@ -84,12 +86,25 @@ impl Loaded {
             attach::verify(program(&mut ebpf, name)?)
                 .with_context(|| format!("program {name}: the kernel's verifier refused it"))?;
         }
+        let packet_path = config.devices.is_some();
+        for name in devices::names().filter(|_| packet_path) {
+            attach::verify(program(&mut ebpf, name)?).with_context(|| {
+                format!(
+                    "program {name}: the kernel's verifier refused it; --no-packet-path does without"
+                )
+            })?;
+        }
         Ok(Self { ebpf, limits })
     }
 
     /// A program of the object.
     pub(super) fn program(&mut self, name: &str) -> Result<&mut Program> {
         program(&mut self.ebpf, name)
+    }
+
+    /// A program of the object that is to be looked at only.
+    pub(super) fn loaded_program(&self, name: &str) -> Result<&Program> {
+        self.ebpf.program(name).with_context(|| format!("program {name} missing from the object"))
     }
 
     /// Takes a map out of the object.

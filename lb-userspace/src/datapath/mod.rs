@@ -5,7 +5,10 @@ mod arena;
 mod attach;
 mod claims;
 mod compact;
+mod device_pins;
+mod devices;
 mod fate;
+mod filters;
 mod former;
 mod held;
 mod ids;
@@ -42,6 +45,9 @@ use lb_common::abi::{Address, Cidr, Port};
 use lb_common::path::{Operation, Reason, counter_index};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::device_pins::FOLDERS as DEVICE_FOLDERS;
+pub(crate) use self::devices::remove_all_filters;
+pub use self::devices::{Device, DeviceStatus, Devices, DevicesStatus, Framing, TcAttach, Way};
 use self::kernel::KernelMaps;
 use self::load::Loaded;
 use self::maps::Maps as _;
@@ -69,6 +75,10 @@ pub struct Config {
     pub exempt: Vec<ExemptCgroup>,
     /// How many entries the tables have.
     pub sizes: Sizes,
+    /// The network devices, as they are at start; `None` attaches the packet programs to none.
+    pub devices: Option<Devices>,
+    /// How they are attached.
+    pub tc_attach: TcAttach,
 }
 
 /// One change of what the kernel should hold; `None` takes the service port away.
@@ -103,7 +113,7 @@ impl Datapath {
     /// If the kernel refuses programs, maps or pins; the message names which.
     pub fn open(config: &Config) -> Result<Self> {
         let pins = Pins::new(config)?;
-        let mut loaded = Loaded::load(&pins, &config.sizes)?;
+        let mut loaded = Loaded::load(&pins, config)?;
         let sockets = Some(SocketTables::new(&mut loaded)?);
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
@@ -171,6 +181,12 @@ impl Datapath {
         self.exempt = cgroups;
     }
 
+    /// Has the packet programs at these network devices, and at no others any more; those of another
+    /// layout stay until [`Self::prune`]. One that fails does not keep the others from it.
+    pub fn devices(&mut self, devices: Devices) {
+        self.takeover.set_devices(devices, &mut self.writer.maps);
+    }
+
     /// What the programs remember of sockets. `None` at the second call.
     pub fn take_sockets(&mut self) -> Option<SocketTables> {
         self.sockets.take()
@@ -203,6 +219,7 @@ impl Datapath {
             counters: self.counters(),
             limits: self.takeover.limits().to_vec(),
             exempt: self.exempt.clone(),
+            devices: self.takeover.devices(),
         }
     }
 
@@ -269,6 +286,9 @@ pub struct Status {
     pub limits: Vec<String>,
     /// cgroups whose processes are left alone.
     pub exempt: Vec<ExemptCgroup>,
+    /// Network devices and their programs; none with `--no-packet-path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DevicesStatus>,
 }
 
 /// A takeover that is not complete.

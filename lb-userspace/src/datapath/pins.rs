@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <bpffs>/links-<cgroup>/<hook>         the link of each hook, whose program is replaced in place
+//! <bpffs>/devices-<namespace>/…         see `device_pins`
 //! <bpffs>/maps-<layout>/<MAP>           the maps of a layout
 //! <bpffs>/maps-<layout>/reader-<cgroup>-<hook>
 //!                                       a link that keeps the layout's reader for its old sockets
@@ -18,11 +19,12 @@ use anyhow::{Context as _, Result};
 use aya::maps::MapInfo;
 use aya::programs::{ProgramInfo, loaded_programs};
 
+use super::device_pins::FOLDERS as DEVICES;
 use super::syscall::{self, LinkInfo};
 use super::{Config, layout};
 
 /// What the names of our folders of pins begin with.
-pub(crate) const PIN_FOLDERS: [&str; 2] = [LINKS, MAPS];
+pub(crate) const PIN_FOLDERS: [&str; 3] = [LINKS, DEVICES, MAPS];
 const LINKS: &str = "links-";
 const MAPS: &str = "maps-";
 
@@ -104,7 +106,7 @@ impl Pins {
 }
 
 impl Link {
-    fn open(hook: String, pin: PathBuf) -> Result<Self> {
+    pub(super) fn open(hook: String, pin: PathBuf) -> Result<Self> {
         let opened = syscall::open_pinned(&pin).and_then(|fd| {
             let info = syscall::link_info(fd.as_fd())?;
             Ok((fd, info))
@@ -208,13 +210,13 @@ pub(super) fn remove(pin: &Path) -> Result<()> {
     }
 }
 
-fn folders(directory: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+pub(super) fn folders(directory: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
     let mut all = entries(directory)?;
     all.retain(|path| file_name(path).starts_with(prefix) && path.is_dir());
     Ok(all)
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut all = fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())
         .with_context(|| format!("reading {}", folder.display()))?;
@@ -222,6 +224,6 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! The `bpf(2)` commands that aya 0.14 does not offer for links of cgroup programs.
+//! The `bpf(2)` commands that aya 0.14 does not offer, or not for a device by its index.
 
 use std::ffi::CString;
 use std::io;
@@ -74,7 +74,27 @@ struct LinkUpdateAttributes {
     old_prog_fd: u32,
 }
 
-/// `struct bpf_link_info` of a cgroup's link.
+/// The part of `union bpf_attr` that `BPF_LINK_CREATE` reads for a TCX link.
+#[repr(C)]
+struct TcxLinkAttributes {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+    relative: u32,
+    padding: u32,
+    expected_revision: u64,
+}
+
+/// `enum bpf_attach_type`: a device's way in.
+pub(super) const BPF_TCX_INGRESS: u32 = 46;
+/// A device's way out.
+pub(super) const BPF_TCX_EGRESS: u32 = 47;
+
+/// `BPF_F_BEFORE`: with no program named, before all others.
+const BEFORE: u32 = 1 << 3;
+
+/// `struct bpf_link_info` of a cgroup's or a TCX link.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LinkInfo {
@@ -83,10 +103,19 @@ pub(super) struct LinkInfo {
     /// The program that it holds.
     pub(super) program: u32,
     padding: u32,
-    cgroup: u64,
-    /// The hook, as `enum bpf_attach_type` numbers them.
+    /// Of a cgroup's link, the first half of the cgroup's id; of a TCX link, the device.
+    first: u32,
+    second: u32,
+    /// Of a cgroup's link, the hook, as `enum bpf_attach_type` numbers them.
     pub(super) attach_type: u32,
     padding2: u32,
+}
+
+impl LinkInfo {
+    /// The index of a TCX link's device; 0 if the device is gone.
+    pub(super) fn device(&self) -> u32 {
+        self.first
+    }
 }
 
 /// Reads what a socket storage map, whose values have as many bytes as `value`, holds of a socket.
@@ -162,6 +191,24 @@ pub(super) fn create_link(
         target_fd: number(cgroup)?,
         attach_type,
         flags: 0,
+    };
+    descriptor(bpf(BPF_LINK_CREATE, &attributes)?)
+}
+
+/// Attaches `program` to a device, before those that are attached to it.
+pub(super) fn create_tcx_link(
+    program: BorrowedFd<'_>,
+    device: u32,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let attributes = TcxLinkAttributes {
+        prog_fd: number(program)?,
+        target_ifindex: device,
+        attach_type,
+        flags: BEFORE,
+        relative: 0,
+        padding: 0,
+        expected_revision: 0,
     };
     descriptor(bpf(BPF_LINK_CREATE, &attributes)?)
 }

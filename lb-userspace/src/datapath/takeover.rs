@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use super::devices::{Attachments, Devices, DevicesStatus};
+use super::kernel::KernelMaps;
 use super::load::Loaded;
-use super::maps::Maps;
+use super::maps::Maps as _;
 use super::pins::Pins;
 use super::{Config, FormerLayout, ProgramStatus, TakingOver, attach, former};
 
@@ -21,6 +23,7 @@ pub(super) struct Takeover {
     pins: Pins,
     /// Holds the programs' descriptors; the attached ones live by their pinned links.
     loaded: Loaded,
+    devices: Attachments,
     pending: Option<TakingOver>,
     /// Whether the tables hold all that they should.
     filled: bool,
@@ -35,28 +38,34 @@ impl Takeover {
         config: Config,
         pins: Pins,
         loaded: Loaded,
-        maps: &mut impl Maps,
+        maps: &mut KernelMaps,
     ) -> Result<Self> {
         let pending = attach::predecessor(&pins)?.map(|folder| TakingOver {
             layout: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             error: None,
         });
         let (former, due) = (Vec::new(), Instant::now());
-        let mut takeover = Self { config, pins, loaded, pending, filled: false, former, due };
+        let devices = Attachments::new(&config)?;
+        let mut takeover =
+            Self { config, pins, loaded, devices, pending, filled: false, former, due };
         match &takeover.pending {
             None => {
                 takeover.take_place()?;
+                takeover.settle_devices(maps);
                 takeover.collect(maps);
             }
-            Some(TakingOver { layout, .. }) => tracing::info!(
-                "taking over from {layout}, which serves on until every source has been read"
-            ),
+            Some(TakingOver { layout, .. }) => {
+                tracing::info!(
+                    "taking over from {layout}, which serves on until every source has been read"
+                );
+                takeover.settle_devices(maps);
+            }
         }
         Ok(takeover)
     }
 
     /// The tables hold all that they should: a takeover can be completed.
-    pub(super) fn tables_are_filled(&mut self, maps: &mut impl Maps) {
+    pub(super) fn tables_are_filled(&mut self, maps: &mut KernelMaps) {
         self.filled = true;
         if self.pending.is_some() {
             self.complete(maps);
@@ -64,7 +73,7 @@ impl Takeover {
     }
 
     /// See [`super::Datapath::upkeep`].
-    pub(super) fn upkeep(&mut self, maps: &mut impl Maps) -> Option<Duration> {
+    pub(super) fn upkeep(&mut self, maps: &mut KernelMaps) -> Option<Duration> {
         let failed = self.filled && self.pending.is_some();
         if !failed && self.former.is_empty() {
             return None;
@@ -104,12 +113,23 @@ impl Takeover {
         self.pending.clone()
     }
 
+    /// See [`super::Datapath::devices`].
+    pub(super) fn set_devices(&mut self, devices: Devices, maps: &mut KernelMaps) {
+        self.devices.want(devices);
+        self.settle_devices(maps);
+    }
+
+    /// Which devices have the packet programs.
+    pub(super) fn devices(&self) -> Option<DevicesStatus> {
+        self.devices.status()
+    }
+
     /// What this kernel cannot do.
     pub(super) fn limits(&self) -> &[String] {
         &self.loaded.limits
     }
 
-    fn complete(&mut self, maps: &mut impl Maps) {
+    fn complete(&mut self, maps: &mut KernelMaps) {
         self.due = Instant::now() + CADENCE;
         let result = self.take_place();
         let Some(pending) = &mut self.pending else { return };
@@ -117,6 +137,7 @@ impl Takeover {
             Ok(()) => {
                 tracing::info!("took over from {}", pending.layout);
                 self.pending = None;
+                self.settle_devices(maps);
                 self.collect(maps);
             }
             Err(error) => {
@@ -131,7 +152,11 @@ impl Takeover {
         attach::take_place(&mut self.loaded, &self.config, &self.pins)
     }
 
-    fn collect(&mut self, maps: &mut impl Maps) {
+    fn settle_devices(&mut self, maps: &mut KernelMaps) {
+        self.devices.settle(self.pending.is_none().then_some(&self.loaded), maps);
+    }
+
+    fn collect(&mut self, maps: &mut KernelMaps) {
         self.due = Instant::now() + CADENCE;
         // A program of the former layout may still be running, about to remember its socket.
         let collected = maps.grace().map_err(Into::into).and_then(|()| former::collect(&self.pins));

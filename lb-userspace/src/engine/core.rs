@@ -21,7 +21,7 @@ use crate::api::types::{
     AgentStatus, Origin, Outcome, RefusedObject, SourceStatus, Status, Submitted, Verdict,
     WatchChange,
 };
-use crate::datapath::{Change, Refused};
+use crate::datapath::{Change, Devices, Refused};
 use crate::dns::{Names, Zones};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
@@ -235,6 +235,10 @@ impl<S: Sink> Core<S> {
 
     pub(super) fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
         self.sink.exempt(cgroups);
+    }
+
+    pub(super) fn devices(&mut self, devices: Devices) {
+        self.sink.devices(devices);
     }
 
     pub(super) fn close(&self, request: CloseRequest, reply: CloseReply) {

@@ -28,7 +28,7 @@ use crate::api::types::{
     AgentStatus, CloseReport, ObjectCounts, Origin, Outcome, SourceStatus, Status, Submitted,
     Verdict, WatchEvent,
 };
-use crate::datapath::{self, Datapath};
+use crate::datapath::{self, Datapath, Devices};
 use crate::dns::Zones;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
@@ -177,6 +177,11 @@ impl Engine {
     /// The cgroups whose processes are left alone from now on, in place of those before.
     pub async fn exempt(&self, cgroups: Vec<ExemptCgroup>) {
         self.ask(|reply| Command::Exempt { cgroups, reply }).await.unwrap_or_default();
+    }
+
+    /// The network devices whose packets are translated from now on, in place of those before.
+    pub async fn devices(&self, devices: Devices) {
+        self.ask(|reply| Command::Devices { devices, reply }).await.unwrap_or_default();
     }
 
     /// What `lb status` shows.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lb_common::abi::{Address, Port};
 
-use crate::datapath::{Change, Datapath, Refused, SocketTables, Status};
+use crate::datapath::{Change, Datapath, Devices, Refused, SocketTables, Status};
 use crate::host::ExemptCgroup;
 use crate::sockets::{DeadPeer, Membership};
 
@@ -19,6 +19,8 @@ pub(super) trait Sink: 'static {
     fn prune(&mut self);
     /// As [`Datapath::exempt`].
     fn exempt(&mut self, cgroups: Vec<ExemptCgroup>);
+    /// As [`Datapath::devices`]. The engine's own tests have none.
+    fn devices(&mut self, _: Devices) {}
     /// As [`Datapath::upkeep`].
     fn upkeep(&mut self) -> Option<Duration> {
         None
@@ -59,6 +61,10 @@ impl Sink for Datapath {
 
     fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
         Self::exempt(self, cgroups);
+    }
+
+    fn devices(&mut self, devices: Devices) {
+        Self::devices(self, devices);
     }
 
     fn upkeep(&mut self) -> Option<Duration> {

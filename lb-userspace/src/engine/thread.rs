@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use super::core::Core;
 use super::sink::Sink;
 use crate::api::types::{Outcome, SourceStatus, Status, Submitted, WatchEvent};
+use crate::datapath::Devices;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::sockets::{Cause, CloseReply, CloseRequest, DeadPeer};
@@ -62,6 +63,10 @@ pub(super) enum Command {
     },
     Exempt {
         cgroups: Vec<ExemptCgroup>,
+        reply: oneshot::Sender<()>,
+    },
+    Devices {
+        devices: Devices,
         reply: oneshot::Sender<()>,
     },
     /// Looks for sockets to close, on another thread, which replies.
@@ -169,6 +174,10 @@ fn execute<S: Sink>(core: &mut Core<S>, command: Command) -> Option<oneshot::Sen
         }
         Command::Exempt { cgroups, reply } => {
             core.exempt(cgroups);
+            reply.send(()).ok();
+        }
+        Command::Devices { devices, reply } => {
+            core.devices(devices);
             reply.send(()).ok();
         }
         Command::Close { request, reply } => core.close(request, reply),

@@ -89,6 +89,13 @@ pub fn check(places: &Places) -> Vec<Finding> {
             Level::Warn,
             "a refused connection sees EPERM instead of ECONNREFUSED or EHOSTUNREACH; Linux 5.18 has bpf_set_retval",
         ),
+        probe(
+            "TCX links",
+            kernel::tcx(),
+            Level::Warn,
+            "packet programs are attached as filters of a clsact queueing discipline: packets that filters of a \
+             smaller priority number decide on are not translated; Linux 6.6 has TCX",
+        ),
         closing_sockets(),
         jit(),
         btf(),

@@ -15,7 +15,7 @@ use super::leaf::sweep_leaves;
 use super::lock::{Lock, LockError, lock_file, lock_folder};
 use super::resolv_conf::{ETC_NETNS, ResolvConfs};
 use super::{bpffs, cgroup};
-use crate::datapath::PIN_FOLDERS;
+use crate::datapath::{DEVICE_FOLDERS, PIN_FOLDERS, remove_all_filters};
 use crate::store::FILE_NAME;
 
 /// What was removed and what was kept.
@@ -23,6 +23,8 @@ use crate::store::FILE_NAME;
 pub struct Report {
     /// Pinned links, programs and maps that were let go.
     pub pins: usize,
+    /// Network devices from which filters were removed.
+    pub devices: usize,
     /// Files and folders that are gone.
     pub removed: Vec<PathBuf>,
     /// The mount point of the BPF file system that lb had mounted and that is unmounted now.
@@ -95,6 +97,7 @@ fn remove_pins(folder: &Path, report: &mut Report) -> Result<()> {
             format!("{} cannot be opened; lb cleanup needs root", folder.display())
         })?,
     };
+    report.devices = remove_all_filters(folder)?;
     let mut programs = BTreeSet::new();
     // Links first: an interrupted cleanup must leave maps without programs, never programs whose
     // maps nobody finds again.
@@ -120,7 +123,7 @@ fn remove_pins_of(
             continue;
         }
         for pin in entries(&path)? {
-            programs.extend(attached_program(&pin));
+            programs.extend(attached_program(&pin, prefix));
             fs::remove_file(&pin)
                 .with_context(|| format!("{} cannot be removed", pin.display()))?;
             report.pins += 1;
@@ -131,10 +134,12 @@ fn remove_pins_of(
 }
 
 /// The program that a pin keeps attached. Of a map, the kernel tells its own in the place of a link's
-/// numbers; no map of ours has the type that stands where cgroup links have theirs.
-fn attached_program(pin: &Path) -> Option<u32> {
+/// numbers; no map of ours has the type that stands where cgroup links have theirs, and where TCX links
+/// have theirs there are no maps.
+fn attached_program(pin: &Path, folder: &str) -> Option<u32> {
     let link = FdLink::from(PinnedLink::from_pin(pin).ok()?).info().ok()?;
-    (link.link_type().ok()? == LinkType::Cgroup).then(|| link.program_id())
+    let kind = if folder == DEVICE_FOLDERS { LinkType::Tcx } else { LinkType::Cgroup };
+    (link.link_type().ok()? == kind).then(|| link.program_id())
 }
 
 /// The kernel takes programs away in its own time after the last pin is gone. A person who is told that

@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use aya::maps::MapType;
-use aya::programs::{ProgramError, ProgramType};
+use aya::programs::{ProgramError, ProgramType, SchedClassifier, TcAttachType};
 use aya::sys::{
     BpfHelper, SyscallError, is_helper_supported, is_map_supported, is_program_supported,
 };
@@ -109,6 +109,24 @@ pub(super) fn socket_storage() -> Probe {
 /// Whether a program can choose the error number that `connect` returns.
 pub(super) fn honest_errors() -> Probe {
     from_program(is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval))
+}
+
+/// Whether programs can be attached to a network device by links (TCX): the kernel lists none at
+/// loopback, whose index is 1 everywhere, instead of not knowing the kind.
+pub(super) fn tcx() -> Probe {
+    match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+        Err(ProgramError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
+        {
+            Probe::Absent
+        }
+        result => from_program(result.map(|_| true)),
+    }
+}
+
+/// As [`tcx`]. What could not be asked counts as no.
+pub fn has_tcx() -> bool {
+    tcx() == Probe::Present
 }
 
 fn from_program(result: Result<bool, ProgramError>) -> Probe {

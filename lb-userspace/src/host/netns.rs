@@ -1,7 +1,9 @@
 //! The network namespace that the agent runs in.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 
 /// `SO_NETNS_COOKIE`, include/uapi/asm-generic/socket.h; libc does not have it.
@@ -27,6 +29,16 @@ pub fn netns_cookie() -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A number that no other network namespace has at present: the cookie, which none ever had, or where
+/// there is none the inode.
+///
+/// # Errors
+///
+/// If /proc is not mounted and there are no cookies.
+pub fn netns_number() -> io::Result<u64> {
+    netns_cookie().or_else(|_| Ok(fs::metadata("/proc/thread-self/ns/net")?.ino()))
 }
 
 #[cfg(test)]

@@ -1,43 +1,29 @@
 //! The addresses of this node, by rtnetlink(7), in the network namespace that the agent runs in.
-//!
-//! The kernel's announcements say only *that* something has changed; *what* there is then, a listing
-//! says. So it does not matter how many announcements are lost to a full buffer.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rustix::io::Errno;
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{RecvFlags, SocketFlags, bind, recv};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
-use super::netlink::{Netlink, open_socket};
+use super::announcements::{ADDRESSES, Announcements};
 use crate::engine::Engine;
-
-/// `RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR`, include/uapi/linux/rtnetlink.h
-const ADDRESS_GROUPS: u32 = 0x10 | 0x100;
+use crate::host::Netlink;
 
 /// The node's addresses and their changes.
 #[derive(Debug)]
 pub struct Addresses {
-    announcements: AsyncFd<OwnedFd>,
+    announcements: Announcements,
 }
 
 impl Addresses {
     /// Changes from now on will be noticed.
     pub fn subscribe() -> Result<Self> {
-        let socket = open_socket(SocketFlags::NONBLOCK).context("opening a netlink socket")?;
-        bind(&socket, &SocketAddrNetlink::new(0, ADDRESS_GROUPS))
-            .context("following this node's addresses")?;
-        // SAFETY: the descriptor is this value's own, and stays open and the same until it is dropped.
-        let announcements = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        let announcements =
+            Announcements::subscribe(ADDRESSES).context("following this node's addresses")?;
         Ok(Self { announcements })
     }
 
@@ -65,23 +51,7 @@ impl Addresses {
 
     /// Waits for an announcement, and takes in all that there are.
     pub async fn changed(&self) -> io::Result<()> {
-        loop {
-            let mut ready = self.announcements.readable().await?;
-            let mut heard = false;
-            loop {
-                match recv(&self.announcements, &mut [0_u8; 1], RecvFlags::empty()) {
-                    // ENOBUFS: there were more than fit in the socket's buffer.
-                    Ok(_) | Err(Errno::NOBUFS) => heard = true,
-                    Err(Errno::INTR) => {}
-                    Err(Errno::AGAIN) => break,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            ready.clear_ready();
-            if heard {
-                return Ok(());
-            }
-        }
+        self.announcements.next().await
     }
 }
 

@@ -27,8 +27,9 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::netlink::{Netlink, NetlinkError};
-use rule::{Place, leads_to_workloads, route};
+use super::route;
+use crate::host::{Netlink, NetlinkError};
+use rule::{Place, leads_to, leads_to_workloads};
 
 /// How long an answer holds. A pod's address may soon be another's, hardly ever one elsewhere.
 const LIFETIME: Duration = Duration::from_secs(5);
@@ -94,8 +95,8 @@ impl LocalSources {
             Some(netlink) => netlink,
             none @ None => none.insert(Netlink::open()?),
         };
-        let Some(route) = route(netlink, ip, scope)? else { return Ok(false) };
-        match route.leads_to() {
+        let Some(route) = route::get(netlink, ip, scope)? else { return Ok(false) };
+        match leads_to(&route) {
             Place::ThisNode => Ok(true),
             Place::Elsewhere => Ok(false),
             Place::Behind(device) => match self.devices.get(&device, now) {

@@ -16,6 +16,7 @@ mod churn;
 mod client;
 mod closing;
 mod crowd;
+mod devices;
 mod endpoints;
 mod exempt;
 mod external;
@@ -102,6 +103,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         kills::tests(),
         crowd::tests(),
         affinity::tests(),
+        devices::tests(),
         exempt::tests(),
         local_sources::tests(),
         inherited::tests(),

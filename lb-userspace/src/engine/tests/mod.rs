@@ -169,6 +169,8 @@ fn config(folder: &Path, sources: usize) -> Config {
             service_cidrs: service_cidrs.clone(),
             exempt: Vec::new(),
             sizes: datapath::Sizes::default(),
+            devices: None,
+            tc_attach: datapath::TcAttach::default(),
         },
         service_cidrs,
         node_name: "us".into(),

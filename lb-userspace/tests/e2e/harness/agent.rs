@@ -252,7 +252,7 @@ impl Agent {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Takes programs and pins away; `more` may ask for more. Does not judge: see `lifecycle`.
+    /// Takes programs and pins away, in the node's namespace; `more` may ask for more. Does not judge: see `lifecycle`.
     #[track_caller]
     pub(crate) fn cleanup(&mut self, more: &[&str]) -> Output {
         self.cleaned = self.child.is_none();
@@ -261,7 +261,7 @@ impl Agent {
         command.args(more);
         command.arg("--state-dir").arg(&paths.state);
         command.arg("--bpffs").arg(&paths.bpffs).arg("--cgroup").arg(&paths.cgroup);
-        run(command, "")
+        self.node.run(move || run(command, ""))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
+use serde_json::Value;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -71,6 +72,22 @@ impl Namespace {
         let outcome = self.run(move || ip(&script_of_job));
         if let Err(problem) = outcome {
             panic!("ip failed: {problem}\nin the script:\n{script}");
+        }
+    }
+}
+
+impl Namespace {
+    /// What `tc` prints of a question, as JSON.
+    #[track_caller]
+    pub(crate) fn tc(&self, question: &str) -> Value {
+        let words: Vec<_> = question.split_whitespace().map(str::to_owned).collect();
+        let output = self.run(move || Command::new("tc").args(["-s", "-j"]).args(words).output());
+        let output = output.unwrap_or_else(|error| panic!("cannot run tc (iproute2): {error}"));
+        assert!(output.status.success(), "tc {question}: {output:?}");
+        match &output.stdout[..] {
+            [] => Value::Null,
+            text => serde_json::from_slice(text)
+                .unwrap_or_else(|error| panic!("tc {question}: not JSON ({error}): {output:?}")),
         }
     }
 }

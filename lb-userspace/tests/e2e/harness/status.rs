@@ -95,6 +95,24 @@ impl Status {
         ids
     }
 
+    /// The network devices that are to have the packet programs: `eth0 tcx`, `br0 filter inside`, or
+    /// the reason why they have not. `None` without a packet path.
+    pub(crate) fn devices(&self) -> Option<Vec<String>> {
+        let devices = self.0["datapath"]["devices"]["selected"].as_array()?;
+        let shown = devices.iter().map(|device| {
+            let text = |field: &str| device[field].as_str().unwrap_or_default();
+            let inside = if device["inside"] == true { " inside" } else { "" };
+            format!("{} {}{}{inside}", text("name"), text("attached"), text("error"))
+        });
+        Some(shown.collect())
+    }
+
+    /// The names of the devices whose packets are not translated and might be.
+    pub(crate) fn unseen_devices(&self) -> Vec<&str> {
+        let unseen = self.0["datapath"]["devices"]["unseen"].as_array();
+        unseen.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
     /// The folder of maps that still decides while the agent takes over from it.
     pub(crate) fn taking_over(&self) -> Option<&str> {
         self.0["datapath"]["takingOver"]["layout"].as_str()

@@ -1,11 +1,11 @@
-//! Questions to the kernel by rtnetlink(7): each is answered before the next is asked.
+//! Questions and requests to the kernel by rtnetlink(7): each is answered before the next is asked.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
 use netlink_packet_core::{
-    DecodeError, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::net::{
@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 5;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NetlinkError {
+pub(crate) enum NetlinkError {
     /// The kernel says so: there is no such object, or no route.
     #[error("the kernel answers: {0}")]
     Refused(io::Error),
@@ -41,7 +41,7 @@ impl From<DecodeError> for NetlinkError {
 /// A socket for questions about the network namespace of the thread that opened it. To be dropped
 /// after an error that is not [`NetlinkError::Refused`].
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: OwnedFd,
     buffer: Vec<u8>,
     sequence: u32,
@@ -54,14 +54,14 @@ enum Progress {
 }
 
 impl Netlink {
-    pub(super) fn open() -> Result<Self, NetlinkError> {
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
         let socket = open_socket(SocketFlags::empty())?;
         Ok(Self { socket, buffer: vec![0; BUFFER], sequence: 0 })
     }
 
     /// All objects that the question selects. After many interruptions in a row, with the changes of
     /// the last one half seen.
-    pub(super) fn list(
+    pub(crate) fn list(
         &mut self,
         question: &RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
@@ -86,7 +86,7 @@ impl Netlink {
     }
 
     /// The one object that the question names.
-    pub(super) fn get(
+    pub(crate) fn get(
         &mut self,
         question: &RouteNetlinkMessage,
     ) -> Result<RouteNetlinkMessage, NetlinkError> {
@@ -97,6 +97,20 @@ impl Netlink {
             Ok(Progress::Done)
         })?;
         found.ok_or_else(|| NetlinkError::Answer("it is empty".to_owned()))
+    }
+
+    /// Makes the change that the message describes, which more flags say how to.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enum; one variant is ours")]
+    pub(crate) fn change(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        self.send(message, NLM_F_ACK | flags)?;
+        self.receive(|_, payload| match payload {
+            NetlinkPayload::Error(answer) if answer.code.is_none() => Ok(Progress::Done),
+            other => object(other).map(|_| Progress::More),
+        })
     }
 
     fn send(&mut self, question: &RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
@@ -140,7 +154,7 @@ impl Netlink {
 }
 
 /// A socket that asks, or listens to announcements.
-pub(super) fn open_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
+pub(crate) fn open_socket(flags: SocketFlags) -> io::Result<OwnedFd> {
     // Protocol 0 is NETLINK_ROUTE.
     let flags = flags | SocketFlags::CLOEXEC;
     Ok(socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?)
