@@ -22,6 +22,7 @@ pub(crate) fn report(
         | Reason::UnknownPort
         | Reason::Unallocated
         | Reason::NodePort
+        | Reason::SnatPort
         | Reason::OriginFull
         | Reason::AlreadyRefused
         | Reason::Inconsistent => {

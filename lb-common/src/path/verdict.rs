@@ -77,6 +77,8 @@ counted! {
         Exempt = "exempt",
         /// The port is a NodePort of this node.
         NodePort = "nodePort",
+        /// The port is one that packets to endpoints elsewhere get.
+        SnatPort = "snatPort",
         /// The translation could not be remembered, so it was not made. Normally 0.
         OriginFull = "originFull",
         /// Another program had refused the call already.
@@ -128,7 +130,7 @@ impl Reason {
         match self {
             Self::Translated | Self::Kept | Self::Reversed => Action::Rewrite,
             Self::NotService | Self::Exempt | Self::AlreadyRefused => Action::Pass,
-            Self::NodePort => Action::Refuse(Errno::AddressInUse),
+            Self::NodePort | Self::SnatPort => Action::Refuse(Errno::AddressInUse),
             Self::NoEndpoints | Self::UnknownPort | Self::Inconsistent => {
                 Action::Refuse(Errno::ConnectionRefused)
             }

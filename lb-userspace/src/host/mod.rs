@@ -11,6 +11,8 @@ mod leaf;
 mod lock;
 mod mounts;
 mod netns;
+mod ports;
+mod reserved_ports;
 mod resolv_conf;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
@@ -27,4 +29,6 @@ pub use leaf::{Leaf, sweep_leaves};
 pub use lock::{Lock, LockError, lock_file, lock_folder};
 pub(crate) use mounts::mounts_of;
 pub use netns::netns_cookie;
+pub use ports::{PortRange, Ports};
+pub use reserved_ports::{ReservedPorts, no_port_left};
 pub use resolv_conf::{ETC_NETNS, NetnsName, ResolvConfs};
