@@ -20,9 +20,10 @@ use super::dns::{DnsArgs, parse_socket_address};
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
-use crate::host::{self, Inherited, Level, Lock, LockError, Places};
+use crate::host::{self, Inherited, Level, Lock, LockError, Places, PortRange, ReservedPorts};
 use crate::observe::{self, Metrics};
 use crate::{datapath, dns, sockets, source};
+use crate::store::allocate::NODE_PORTS;
 
 #[derive(Args, Debug)]
 pub(super) struct AgentArgs {
@@ -79,6 +80,15 @@ pub(super) struct AgentArgs {
     )]
     nodeport_addresses: Vec<IpNet>,
     /// Serve also Services whose label service.kubernetes.io/service-proxy-name has this value;
+    /// Ports that packets to endpoints on other nodes get; local sockets are kept away from them
+    #[arg(
+        long,
+        env = "LB_SNAT_PORTS",
+        default_value = "49152-65535",
+        value_name = "FIRST-LAST",
+        value_parser = parse_snat_ports
+    )]
+    snat_ports: PortRange,
     /// those with another are left alone
     #[arg(long, env = "LB_SERVICE_PROXY_NAME", value_name = "NAME")]
     service_proxy_name: Option<String>,
@@ -101,6 +111,28 @@ fn parse_cidr(word: &str) -> Result<IpNet, String> {
 }
 
 /// A range without host bits.
+/// Ports that are nobody's else.
+fn parse_snat_ports(word: &str) -> Result<PortRange, String> {
+    /// Each endpoint takes so many connections at the least.
+    const LEAST: u32 = 1_024;
+    let range: PortRange = word.parse()?;
+    let (first, last) = NODE_PORTS;
+    let node_ports = PortRange::new(first, last).ok_or("no NodePorts")?;
+    if range.overlaps(node_ports) {
+        return Err(format!(
+            "{range} has NodePorts, which are {node_ports}; a range above is usual"
+        ));
+    }
+    if range.first() < 1_024 {
+        return Err("ports below 1024 are those of well-known services".to_owned());
+    }
+    if range.count() < LEAST {
+        let count = range.count();
+        return Err(format!("{count} ports are too few; {LEAST} are the least, 16384 are usual"));
+    }
+    Ok(range)
+}
+
 pub(super) fn parse_range(word: &str) -> Result<IpNet, String> {
     let cidr: IpNet = word
         .parse()
@@ -159,6 +191,8 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             sizes,
             devices: devices.as_ref().map(source::Devices::list).transpose()?,
             tc_attach: args.devices.tc_attach,
+            snat_ports: devices.as_ref().map(|_| args.snat_ports),
+            reserved_ports: ReservedPorts::new(&places.state_dir),
         },
         sockets: sockets::Config {
             close_tcp: args.close_tcp,
@@ -357,6 +391,22 @@ mod tests {
     fn ranges_that_cannot_be_meant_are_refused_with_the_remedy() {
         assert!(parse_cidr("10.96.0.0/12").is_ok());
         assert!(parse_cidr("fd00:10:96::/112").is_ok());
+    #[test]
+    fn snat_ports_are_many_and_nobodys_else() {
+        for word in ["49152-65535", "1024-29999", "32768-33791"] {
+            assert!(parse_snat_ports(word).is_ok(), "{word}");
+        }
+        for (word, remedy) in [
+            ("49152", "such as 49152-65535"),
+            ("32000-40000", "NodePorts, which are 30000-32767"),
+            ("32768-33790", "1023 ports are too few; 1024"),
+            ("1023-9999", "well-known"),
+        ] {
+            let error = parse_snat_ports(word).expect_err(word);
+            assert!(error.contains(remedy), "{word}: {error}");
+        }
+    }
+
         for (word, remedy) in [
             ("10.96.0.1/12", "10.96.0.0/12 is the range"),
             ("10.96.0.0", "such as 10.96.0.0/12"),

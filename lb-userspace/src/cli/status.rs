@@ -111,6 +111,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
         line(label, format!("{}{absent}", cgroup.path.display()))?;
+    if let Some(ports) = &status.datapath.snat_ports {
+        line("SNAT ports:", ports.clone())?;
+    }
     }
     for (n, text) in socket_lines(&status.sockets, now).into_iter().enumerate() {
         line(if n == 0 { "Sockets:" } else { "" }, text)?;
@@ -307,6 +310,7 @@ mod tests {
                 domain: "cluster.local".into(),
                 cluster_ips: vec!["10.96.0.10".parse().expect("an address")],
                 listeners: vec!["10.0.0.1:5353".parse().expect("an address")],
+                snat_ports: Some("49152-65535".into()),
                 elsewhere: dns::ForwardStatus {
                     problem: None,
                     upstreams: vec![dns::UpstreamStatus {
@@ -381,6 +385,7 @@ mod tests {
         );
     }
 
+             SNAT ports:     49152-65535\n\
     #[test]
     fn programs_get_the_status_as_it_is() {
         let captured = Captured::default();

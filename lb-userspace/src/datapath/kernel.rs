@@ -15,7 +15,7 @@ use lb_common::abi::{
 use super::load::Loaded;
 use super::maps::{Capacity, Maps};
 use super::shared::Shared;
-use crate::host::ExemptCgroup;
+use crate::host::{ExemptCgroup, PortRange};
 
 /// The maps of the loaded programs.
 pub(super) struct KernelMaps {
@@ -144,6 +144,14 @@ impl KernelMaps {
     /// The devices that the programs know.
     pub(super) fn device_indexes(&self) -> Result<BTreeSet<u32>> {
         self.devices.keys().collect::<Result<_, _>>().context("map DEVICES")
+    }
+
+    /// Tells the programs which ports packets to endpoints elsewhere get. Before they are attached: the two
+    /// numbers change one after the other.
+    pub(super) fn store_snat_ports(&mut self, range: Option<PortRange>) {
+        let (snat_first, snat_count) =
+            range.map_or((0, 0), |range| (range.first().into(), range.count()));
+        self.node.set(0, Node { snat_first, snat_count, ..self.node.get(0) });
     }
 
     /// Slots of `ORIGIN`, and how many of them sockets hold.

@@ -58,7 +58,7 @@ pub use self::sizes::{Size, Sizes};
 pub use self::sockets::SocketTables;
 use self::takeover::Takeover;
 use self::writer::Writer;
-use crate::host::{self, ExemptCgroup};
+use crate::host::{self, ExemptCgroup, PortRange, ReservedPorts};
 use crate::plan::{ServicePortId, Wanted};
 use crate::sockets::{DeadPeer, Membership};
 
@@ -79,6 +79,10 @@ pub struct Config {
     pub devices: Option<Devices>,
     /// How they are attached.
     pub tc_attach: TcAttach,
+    /// `--snat-ports`: those that packets to endpoints elsewhere get; none, where no packets are rewritten.
+    pub snat_ports: Option<PortRange>,
+    /// What keeps local sockets away from them.
+    pub reserved_ports: ReservedPorts,
 }
 
 /// One change of what the kernel should hold; `None` takes the service port away.
@@ -102,6 +106,7 @@ pub struct Datapath {
     takeover: Takeover,
     self_test: Option<SelfTest>,
     sockets: Option<SocketTables>,
+    snat_ports: Option<PortRange>,
 }
 
 impl Datapath {
@@ -125,13 +130,19 @@ impl Datapath {
                  on loopback, and binding one is not refused"
             )),
         }
+        let snat_ports = reserve_snat_ports(config, &mut loaded.limits);
+        maps.store_snat_ports(snat_ports);
         let counters = PerCpuArray::try_from(loaded.take_map("STATS")?).context("map STATS")?;
         log::follow(loaded.ebpf())?;
         maps.store_exempt(&config.exempt)?;
         let mut writer = Writer::adopt(maps)?;
         let takeover = Takeover::begin(config.clone(), pins, loaded, &mut writer.maps)?;
+        // Only now does nobody refuse to bind those of before.
+        if let Err(error) = config.reserved_ports.keep_only(snat_ports) {
+            tracing::warn!("ports that were reserved before stay so: {error:#}");
+        }
         let exempt = config.exempt.clone();
-        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets })
+        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets, snat_ports })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -220,6 +231,7 @@ impl Datapath {
             limits: self.takeover.limits().to_vec(),
             exempt: self.exempt.clone(),
             devices: self.takeover.devices(),
+            snat_ports: self.snat_ports.map(|range| range.to_string()),
         }
     }
 
@@ -260,6 +272,24 @@ impl Datapath {
     }
 }
 
+/// Keeps local sockets away from `--snat-ports`. Ports that they could get are not used: packets of two
+/// connections could not be told apart.
+fn reserve_snat_ports(config: &Config, limits: &mut Vec<String>) -> Option<PortRange> {
+    let range = config.snat_ports?;
+    if let Err(error) = config.reserved_ports.reserve(range) {
+        limits.push(format!(
+            "--snat-ports {range} cannot be reserved, so that packets to endpoints on other nodes are \
+             dropped: {error:#}"
+        ));
+        return None;
+    }
+    match host::no_port_left(range) {
+        Ok(limit) => limits.extend(limit),
+        Err(error) => tracing::warn!("ports of local clients: {error:#}"),
+    }
+    Some(range)
+}
+
 /// The datapath's part of `lb status`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -289,6 +319,9 @@ pub struct Status {
     /// Network devices and their programs; none with `--no-packet-path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<DevicesStatus>,
+    /// `--snat-ports`, if local sockets are kept away from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat_ports: Option<String>,
 }
 
 /// A takeover that is not complete.

@@ -38,6 +38,7 @@ mod selftest;
 mod siblings;
 mod sizes;
 mod slots;
+mod snat_ports;
 mod sockets;
 mod startup;
 mod tcp;
@@ -108,6 +109,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         local_sources::tests(),
         inherited::tests(),
         own_sockets::tests(),
+        snat_ports::tests(),
     ]
     .into_iter()
     .flatten()

@@ -20,7 +20,7 @@ use super::{Config, Engine};
 use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
 use crate::dns::Zones;
-use crate::host::ExemptCgroup;
+use crate::host::{ExemptCgroup, ReservedPorts};
 use crate::object::{Key, Kind, decode};
 use crate::plan::{Part, Protocol, ServicePortId, Wanted};
 use crate::sockets;
@@ -172,6 +172,8 @@ fn config(folder: &Path, sources: usize) -> Config {
             devices: None,
             tc_attach: datapath::TcAttach::default(),
         },
+            snat_ports: None,
+            reserved_ports: ReservedPorts::new(folder),
         service_cidrs,
         node_name: "us".into(),
         node_addresses: ["192.0.2.1".parse().expect("an address")].into(),

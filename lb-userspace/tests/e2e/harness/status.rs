@@ -84,6 +84,11 @@ impl Status {
         addresses.iter().filter_map(Value::as_str).collect()
     }
 
+    /// The ports that packets to endpoints elsewhere get.
+    pub(crate) fn snat_ports(&self) -> Option<&str> {
+        self.0["datapath"]["snatPorts"].as_str()
+    }
+
     /// The ids of the loaded programs, sorted.
     #[track_caller]
     pub(crate) fn program_ids(&self) -> Vec<u64> {
