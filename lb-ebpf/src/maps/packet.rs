@@ -1,5 +1,6 @@
 //! The tables of the packet path.
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, RingBuf};
@@ -18,6 +19,10 @@ static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
 #[map]
 static MAGLEV: Array<u32> =
     Array::with_max_entries(entries::MAGLEV * maglev::DEFAULT_SIZE, BPF_F_MMAPABLE);
+
+/// Slots of each of them.
+#[unsafe(no_mangle)]
+static MAGLEV_SIZE: Global<u32> = Global::new(maglev::DEFAULT_SIZE);
 
 #[map]
 static SOURCE_RANGES: LpmTrie<RangeKey, u32> =
