@@ -3,14 +3,15 @@
 //! A range is there before a policy asks for it, and goes when no program asks for it any more: in
 //! between, the old ranges and the new ones let clients in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use lb_common::abi::{Address, FrontendKind, Policy, RangeKey};
+use lb_common::abi::{Address, FrontendKey, FrontendKind, Policy, RangeKey};
 
 use super::maps::Maps;
 use super::pools::{Obstacle, Pools};
 use super::set::Set;
+use super::turnover::Turnover;
 use super::writer::{Installed, Writer, cannot_wait, keys};
 use crate::plan::{ServicePortId, Wanted};
 
@@ -87,49 +88,62 @@ impl Set {
 }
 
 impl<M: Maps> Writer<M> {
-    /// The wanted policy; still a restricted one while an entry leads to the service as a load
-    /// balancer's that is to go, or to be an external IP's: it was never open to all.
+    /// The wanted policy; as restricted as before while an entry leads to the service as a load
+    /// balancer's that is to go, or to be an external IP's: what is wanted is not meant for it. But no
+    /// new balancer's address is ever open to all that should not be.
     pub(super) fn policy_for_now(&self, id: &ServicePortId, wanted: &Wanted) -> Policy {
-        let Some(Installed { set, frontends, .. }) = self.services.get(id) else {
-            return wanted.policy;
-        };
-        let wanted_keys = keys(id, wanted);
-        let is_balancer = |kind| kind == FrontendKind::LoadBalancer;
-        let lingers = frontends.iter().any(|key| {
-            let stays = wanted_keys.get(key).copied().is_some_and(is_balancer);
-            !stays && self.frontends.get(key).is_some_and(|entry| is_balancer(entry.kind()))
-        });
-        let restricted = wanted.policy.restricted || (set.policy.restricted && lingers);
+        let Some(installed) = self.services.get(id) else { return wanted.policy };
+        let has = |key: &FrontendKey| self.is_balancer(installed, key);
+        let wants: BTreeSet<FrontendKey> = keys(id, wanted)
+            .into_iter()
+            .filter_map(|(key, kind)| (kind == FrontendKind::LoadBalancer).then_some(key))
+            .collect();
+        let lingers = installed.frontends.iter().any(|key| has(key) && !wants.contains(key));
+        let comes = wants.iter().any(|key| !has(key));
+        let was = installed.set.policy.restricted;
+        let restricted = if lingers && (was || !comes) { was } else { wanted.policy.restricted };
         Policy { restricted, ..wanted.policy }
     }
 
-    /// Whether something is left to do for [`Self::finish_ranges`].
-    pub(super) fn has_stale_ranges(&self, id: &ServicePortId, wanted: &Wanted) -> bool {
-        self.services.get(id).is_some_and(|Installed { set, .. }| {
-            set.policy.restricted != wanted.policy.restricted
-                || !set.stale_ranges(&wanted.source_ranges).is_empty()
-        })
+    /// Takes old ranges away if nobody comes by them, and else when frontends are as they should be.
+    pub(super) fn schedule_ranges(
+        &mut self,
+        id: ServicePortId,
+        wanted: Wanted,
+        turnover: &mut Turnover,
+    ) {
+        let Some(installed) = self.services.get(&id) else { return };
+        let Installed { set, frontends, .. } = installed;
+        let is_done = set.policy.restricted == wanted.policy.restricted
+            && set.stale_ranges(&wanted.source_ranges).is_empty();
+        if is_done {
+            return;
+        }
+        if frontends.iter().any(|key| self.is_balancer(installed, key)) {
+            turnover.stale_ranges.insert(id, wanted);
+        } else {
+            self.finish_ranges(id, wanted);
+        }
     }
 
-    /// When frontends are as they should be: lifts the restrictions that nobody wants, and takes old
-    /// ranges away. Returns what cannot be done at present.
-    pub(super) fn finish_ranges(
-        &mut self,
-        ids: BTreeMap<ServicePortId, Wanted>,
-    ) -> Vec<(ServicePortId, Wanted, String)> {
-        let mut unfinished = Vec::new();
-        for (id, wanted) in ids {
-            if let Err(message) = self.finish_ranges_of(&id, &wanted) {
-                unfinished.push((id, wanted, message));
-            }
+    /// Makes the policy as restricted as it should be, and takes old ranges away. What cannot be done
+    /// at present is tried again with the next batch.
+    pub(super) fn finish_ranges(&mut self, id: ServicePortId, wanted: Wanted) {
+        if let Err(message) = self.finish_ranges_of(&id, &wanted) {
+            self.unfinished.insert(id, (wanted, message));
         }
-        unfinished
+    }
+
+    /// Whether an entry leads to what is installed as a load balancer's.
+    fn is_balancer(&self, installed: &Installed, key: &FrontendKey) -> bool {
+        let entry = self.frontends.get(key).filter(|entry| entry.service() == installed.index);
+        entry.is_some_and(|entry| entry.kind() == FrontendKind::LoadBalancer)
     }
 
     fn finish_ranges_of(&mut self, id: &ServicePortId, wanted: &Wanted) -> Result<(), String> {
         let Some(Installed { index, set, .. }) = self.services.get(id) else { return Ok(()) };
         let (index, was_restricted) = (*index, set.policy.restricted);
-        if was_restricted && !wanted.policy.restricted {
+        if was_restricted != wanted.policy.restricted {
             if self.gave_up.contains(&index) {
                 // A program may have come by the load balancer's address that it has lost.
                 self.grace().map_err(|error| cannot_wait(&error))?;

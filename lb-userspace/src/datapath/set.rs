@@ -98,23 +98,10 @@ impl Set {
             return Err(obstacle);
         }
 
-        let spread = self.needs_table_written(&backends, reserved.table);
-        self.admit(index, &backends, maps, pools);
-        if let Some(table) = reserved.table.filter(|_| spread) {
-            let list = backends.list(List::Cluster);
-            let members = list.map(|identity| (identity.endpoint, self.members[identity].id));
-            write_table(table, members, maps);
-        }
-        let old_table = self.table();
         let policy = Policy { maglev: reserved.table.map_or(0, |table| table + 1), ..policy };
-        if let Some(runs) = reserved.runs {
-            self.switch(index, &backends, runs, policy, maps, pools);
-        }
-        self.set_policy(index, policy, maps);
-        self.table_unknown = false;
-        if let Some(table) = old_table.filter(|_| reserved.table.is_none()) {
-            pools.tables.retire(table);
-        }
+        let stale_table = reserved.table.filter(|_| self.needs_table_written(&backends, policy));
+        self.admit(index, &backends, maps, pools);
+        self.switch(index, &backends, reserved.runs, (policy, stale_table), maps, pools);
         self.dismiss(&backends, maps, pools);
         Ok(())
     }
@@ -192,9 +179,10 @@ impl Set {
         installed.map(|(identity, _)| identity).eq(wanted.list(list))
     }
 
-    /// Whether a table is new, or its list changes.
-    fn needs_table_written(&self, wanted: &Wanted, table: Option<u32>) -> bool {
-        let is_current = self.table() == table && !self.table_unknown && !self.unfinished;
+    /// Whether the table that the next policy names is new, or its list changes.
+    fn needs_table_written(&self, wanted: &Wanted, next: Policy) -> bool {
+        let is_current =
+            self.policy.maglev == next.maglev && !self.table_unknown && !self.unfinished;
         !(is_current && self.keeps(List::Cluster, wanted))
     }
 
@@ -223,33 +211,57 @@ impl Set {
         }
     }
 
-    /// Fills the new runs and switches to them, one store a list. Traffic that changes its list does
-    /// so when the one that it goes to is new and the one that it leaves still old.
+    /// Fills the new runs and a stale table, and switches to them, one store a list. Traffic that
+    /// changes its list does so when the one that it goes to is new and the one that it leaves still
+    /// old.
     fn switch(
         &mut self,
         index: u32,
         wanted: &Wanted,
-        runs: Runs,
-        policy: Policy,
+        runs: Option<Runs>,
+        (policy, stale_table): (Policy, Option<u32>),
         maps: &mut impl Maps,
         pools: &mut Pools,
     ) {
-        let mut lists = [(List::Cluster, runs.cluster), (List::Local, runs.local)];
-        if goes_local(self.policy, policy) {
-            lists.reverse();
-        }
-        for (list, run) in lists {
+        let former_table = self.table();
+        let goes_local = goes_local(self.policy, policy);
+        // The cluster list's, as its run is.
+        let is_left = goes_local && former_table == stale_table;
+        let (table_first, table_last) =
+            if is_left { (None, stale_table) } else { (stale_table, None) };
+        let lists = runs.map(|Runs { cluster, local }| {
+            let lists = [(List::Cluster, cluster), (List::Local, local)];
+            if goes_local { [lists[1], lists[0]] } else { lists }
+        });
+        for (list, run) in lists.into_iter().flatten() {
             for (slot, identity) in (run.first..).zip(wanted.list(list)) {
                 maps.store_slot(slot, self.members[identity].id);
             }
         }
-        let [(first, its_run), (last, last_run)] = lists;
-        maps.store_run(index, first, its_run);
+        self.spread(table_first, wanted, maps);
+        if let Some([(list, run), _]) = lists {
+            maps.store_run(index, list, run);
+        }
         self.set_policy(index, policy, maps);
-        maps.store_run(index, last, last_run);
-        pools.retire_runs((self.cluster, self.local));
-        (self.cluster, self.local) = (runs.cluster, runs.local);
-        self.unfinished = false;
+        self.spread(table_last, wanted, maps);
+        self.table_unknown = false;
+        if let Some(former) = former_table.filter(|_| self.table().is_none()) {
+            pools.tables.retire(former);
+        }
+        if let (Some([_, (list, run)]), Some(Runs { cluster, local })) = (lists, runs) {
+            maps.store_run(index, list, run);
+            pools.retire_runs((self.cluster, self.local));
+            (self.cluster, self.local) = (cluster, local);
+            self.unfinished = false;
+        }
+    }
+
+    /// Makes a table lead to the cluster list.
+    fn spread(&self, table: Option<u32>, wanted: &Wanted, maps: &mut impl Maps) {
+        let Some(table) = table else { return };
+        let list = wanted.list(List::Cluster);
+        let members = list.map(|identity| (identity.endpoint, self.members[identity].id));
+        write_table(table, members, maps);
     }
 
     fn set_policy(&mut self, index: u32, policy: Policy, maps: &mut impl Maps) {

@@ -8,7 +8,7 @@ use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind};
 use super::claims::Claim;
 use super::maps::Maps;
 use super::writer::{Installed, Writer, cannot_wait, is_address};
-use crate::plan::Wanted;
+use crate::plan::{ServicePortId, Wanted};
 
 /// The changes of `FRONTENDS` that a batch comes to.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Turnover {
     pub(super) drop: BTreeSet<FrontendKey>,
     /// Frontends whose change failed before: whoever waits for one may have it now.
     pub(super) retry: BTreeSet<FrontendKey>,
+    /// Services whose old ranges are to go when the load balancers' addresses that they lose are gone.
+    pub(super) stale_ranges: BTreeMap<ServicePortId, Wanted>,
 }
 
 /// Why an entry is not as it should be.
@@ -46,6 +48,9 @@ impl<M: Maps> Writer<M> {
             emptied.expect("an empty set needs no entries");
         }
         self.bury();
+        for (id, wanted) in turnover.stale_ranges {
+            self.finish_ranges(id, wanted);
+        }
         let (addresses, ports): (Vec<_>, Vec<_>) =
             inserts.into_iter().partition(|(key, _)| is_address(&key));
         self.insert_frontends(ports.into_iter().chain(addresses).collect());

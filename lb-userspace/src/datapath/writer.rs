@@ -35,7 +35,7 @@ pub(super) struct Writer<M> {
     /// Frontends that are wanted and that others have.
     pub(super) waiting: Waiting,
     /// What did not fit; tried again with every batch.
-    unfinished: BTreeMap<ServicePortId, (Wanted, String)>,
+    pub(super) unfinished: BTreeMap<ServicePortId, (Wanted, String)>,
     /// Entries that could not be written or deleted; likewise.
     pub(super) stuck: BTreeMap<FrontendKey, Stuck>,
     /// Services that have lost a frontend since the last grace period: a program that found them
@@ -83,23 +83,16 @@ impl<M: Maps> Writer<M> {
         self.let_go(&mut batch);
 
         let mut turnover = self.departures(&batch);
-        let mut stale_ranges = BTreeMap::new();
         for (id, wanted) in batch {
             let Some(wanted) = wanted else { continue };
             match self.install(&id, &wanted, &mut turnover) {
+                Ok(()) => self.schedule_ranges(id, wanted, &mut turnover),
                 Err(obstacle) => {
                     self.unfinished.insert(id, (wanted, obstacle.to_string()));
                 }
-                Ok(()) if self.has_stale_ranges(&id, &wanted) => {
-                    stale_ranges.insert(id, wanted);
-                }
-                Ok(()) => {}
             }
         }
         self.turn_over(turnover);
-        for (id, wanted, message) in self.finish_ranges(stale_ranges) {
-            self.unfinished.insert(id, (wanted, message));
-        }
         self.refusals()
     }
 
