@@ -111,9 +111,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
         line(label, format!("{}{absent}", cgroup.path.display()))?;
+    }
     if let Some(ports) = &status.datapath.snat_ports {
         line("SNAT ports:", ports.clone())?;
-    }
     }
     for (n, text) in socket_lines(&status.sockets, now).into_iter().enumerate() {
         line(if n == 0 { "Sockets:" } else { "" }, text)?;
@@ -299,6 +299,7 @@ mod tests {
                 limits: vec!["refusals show as EPERM".into()],
                 exempt: Vec::new(),
                 devices: None,
+                snat_ports: Some("49152-65535".into()),
             },
             sockets: sockets::Status {
                 closed_udp: 3,
@@ -310,7 +311,6 @@ mod tests {
                 domain: "cluster.local".into(),
                 cluster_ips: vec!["10.96.0.10".parse().expect("an address")],
                 listeners: vec!["10.0.0.1:5353".parse().expect("an address")],
-                snat_ports: Some("49152-65535".into()),
                 elsewhere: dns::ForwardStatus {
                     problem: None,
                     upstreams: vec![dns::UpstreamStatus {
@@ -368,6 +368,7 @@ mod tests {
              source has been read\n\
              \u{20}               maps-0, kept for 1 socket\n\
              Self-test:      ok\n\
+             SNAT ports:     49152-65535\n\
              Sockets:        0 TCP and 3 UDP closed, 2 slots of closed ones freed; looked at 30s ago\n\
              \n\
              Not served:\n\
@@ -385,7 +386,6 @@ mod tests {
         );
     }
 
-             SNAT ports:     49152-65535\n\
     #[test]
     fn programs_get_the_status_as_it_is() {
         let captured = Captured::default();
