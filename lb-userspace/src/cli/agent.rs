@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use super::Done;
 use super::args::PlacesArgs;
 use super::dns::{DnsArgs, parse_socket_address};
+use super::flows::FlowArgs;
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
@@ -44,7 +45,7 @@ pub(super) struct AgentArgs {
     /// may be repeated, and need not exist yet
     #[arg(long, env = "LB_EXEMPT_CGROUP", value_name = "DIR", value_delimiter = ':')]
     exempt_cgroup: Vec<PathBuf>,
-    /// Entries of a map, for more or fewer Services than usual: FRONTENDS, SERVICES, RUNS, BACKENDS, AFFINITY, ORIGIN
+    /// Entries of a map, for more or fewer Services than usual: FRONTENDS, SERVICES, RUNS, BACKENDS, AFFINITY, FLOWS, ORIGIN
     #[arg(
         long,
         env = "LB_MAP_SIZE",
@@ -67,6 +68,8 @@ pub(super) struct AgentArgs {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     reclaim_after: u64,
+    #[command(flatten)]
+    flows: FlowArgs,
     /// Serve NodePorts only on addresses of the node in these ranges; a family without range is
     /// served on all, loopback included
     #[arg(
@@ -158,6 +161,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             close_tcp: args.close_tcp,
             reclaim_after: Duration::from_secs(args.reclaim_after),
         },
+        flows: args.flows.lifetimes(),
         service_cidrs: args.service_cidr,
         node_name,
         node_addresses: addresses.list()?,

@@ -11,6 +11,7 @@ mod columns;
 mod delete;
 mod describe;
 mod dns;
+mod flows;
 mod get;
 mod input;
 mod output;

@@ -24,6 +24,7 @@ pub(super) struct KernelMaps {
     services: Shared<Service>,
     runs: Shared<u32>,
     backends: Shared<Backend>,
+    /// Changed field by field: `flows_asleep` belongs to others.
     node: Shared<Node>,
     origin: Shared<OriginSlot>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
@@ -59,9 +60,9 @@ impl KernelMaps {
             if new != old {
                 let network_first = Cidr { network: new.network, ..Cidr::NONE };
                 for step in [Cidr::NONE, network_first, new] {
-                    let mut node = self.node.get(0);
-                    node.service_cidrs[index] = step;
-                    self.node.set(0, node);
+                    // SAFETY: the pointer is to an entry of the mapping.
+                    let cidrs = |node: *mut Node| unsafe { &raw mut (*node).service_cidrs[index] };
+                    self.node.set_field(0, cidrs, step);
                 }
             }
         }
@@ -76,7 +77,9 @@ impl KernelMaps {
         for id in wanted.difference(&present) {
             self.exempt.insert(id, 0, 0).context("map EXEMPT")?;
         }
-        self.node.set(0, Node { exempt: wanted.len() as u64, ..self.node.get(0) });
+        // SAFETY: the pointer is to an entry of the mapping.
+        let exempt = |node: *mut Node| unsafe { &raw mut (*node).exempt };
+        self.node.set_field(0, exempt, wanted.len() as u64);
         for id in present.difference(&wanted) {
             self.exempt.remove(id).context("map EXEMPT")?;
         }
@@ -85,8 +88,8 @@ impl KernelMaps {
 
     /// Tells the programs which network namespace is the node's own.
     pub(super) fn store_netns(&mut self, cookie: u64) {
-        let node = Node { netns_cookie: cookie, ..self.node.get(0) };
-        self.node.set(0, node);
+        // SAFETY: the pointer is to an entry of the mapping.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).netns_cookie }, cookie);
     }
 
     /// Slots of `ORIGIN`, and how many of them sockets hold.

@@ -1,12 +1,16 @@
 //! The kernel side as the agent sees it: load, attach, pin; wanted state → ordered writes.
 
 mod adopt;
+mod alarm;
 mod arena;
 mod attach;
 mod claims;
 mod compact;
+mod elements;
 mod fate;
+mod flows;
 mod former;
+mod grace;
 mod held;
 mod ids;
 mod kernel;
@@ -42,6 +46,7 @@ use lb_common::abi::{Address, Cidr, Port};
 use lb_common::path::{Operation, Reason, counter_index};
 use serde::{Deserialize, Serialize};
 
+pub use self::flows::{Alarm, Commands, FlowTable, Flows};
 use self::kernel::KernelMaps;
 use self::load::Loaded;
 use self::maps::Maps as _;
@@ -92,6 +97,7 @@ pub struct Datapath {
     takeover: Takeover,
     self_test: Option<SelfTest>,
     sockets: Option<SocketTables>,
+    flows: Option<Flows>,
 }
 
 impl Datapath {
@@ -105,6 +111,7 @@ impl Datapath {
         let pins = Pins::new(config)?;
         let mut loaded = Loaded::load(&pins, &config.sizes)?;
         let sockets = Some(SocketTables::new(&mut loaded)?);
+        let flows = Some(Flows::new(&mut loaded)?);
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
         maps.store_service_cidrs(&cidrs)?;
@@ -121,7 +128,7 @@ impl Datapath {
         let mut writer = Writer::adopt(maps)?;
         let takeover = Takeover::begin(config.clone(), pins, loaded, &mut writer.maps)?;
         let exempt = config.exempt.clone();
-        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets })
+        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets, flows })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -174,6 +181,11 @@ impl Datapath {
     /// What the programs remember of sockets. `None` at the second call.
     pub fn take_sockets(&mut self) -> Option<SocketTables> {
         self.sockets.take()
+    }
+
+    /// The flows of the packet path. `None` at the second call.
+    pub fn take_flows(&mut self) -> Option<Flows> {
+        self.flows.take()
     }
 
     /// Whether backends have died since this was last asked.
