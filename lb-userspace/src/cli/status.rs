@@ -188,7 +188,10 @@ fn flow_lines(flows: &flows::Status, now: Timestamp) -> Vec<String> {
     }
     let mut lines = vec![counts];
     if flows.collected > 0 {
-        lines.push(format!("{} collected, {} before their time", flows.collected, flows.collected_early));
+        lines.push(format!(
+            "{} collected, {} before their time",
+            flows.collected, flows.collected_early
+        ));
     }
     if flows.refused > 0 {
         lines.push(format!("{} refused for lack of room (--map-size FLOWS=)", flows.refused));

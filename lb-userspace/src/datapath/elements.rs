@@ -146,7 +146,12 @@ impl<K: Copy, V: Copy> Elements<K, V> {
             // SAFETY: both are keys, or there is none yet.
             let step = unsafe {
                 let current = current.as_ref().map_or(ptr::null(), |key| ptr::from_ref(key).cast());
-                syscall::element(self.map.as_fd(), Element::NextKey, current, (&raw mut next).cast())
+                syscall::element(
+                    self.map.as_fd(),
+                    Element::NextKey,
+                    current,
+                    (&raw mut next).cast(),
+                )
             };
             if found(step)?.is_none() {
                 break;

@@ -100,7 +100,8 @@ impl Engine {
             let mut sink = open()?;
             let closing = Closing::start(&config, &mut sink, asking)?;
             let flows = sink.take_flows().map(|flows| flows::start(config.flows, flows));
-            let flows = flows.transpose().context("no thread can be started that collects flows")?;
+            let flows =
+                flows.transpose().context("no thread can be started that collects flows")?;
             Ok(Core::new(&config, store, sink, closing, flows))
         };
         thread::spawn(start, report, commands)?;

@@ -54,7 +54,10 @@ impl<'e> Connection<'e> {
         let request = find(Role::Request, &reply.flow.request_key(&reply.key))?;
         let masqueraded = if reply.flow.is_masqueraded() {
             let [request, answer] = reply.flow.masqueraded_keys(&reply.key);
-            Some([find(Role::MasqueradedRequest, &request)?, find(Role::MasqueradedReply, &answer)?])
+            Some([
+                find(Role::MasqueradedRequest, &request)?,
+                find(Role::MasqueradedReply, &answer)?,
+            ])
         } else {
             None
         };

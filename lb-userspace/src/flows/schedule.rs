@@ -31,9 +31,8 @@ impl Schedule {
     pub(super) fn after_sweep(&mut self, began: Instant, now: Instant, nearest: Option<Duration>) {
         let took = now - began;
         self.rest_until = now + (took * SHORT_REST).max(SHORTEST_REST);
-        self.due = nearest.map(|nearest| {
-            (began + nearest.clamp(SOONEST, LATEST)).max(now + took * REST)
-        });
+        self.due =
+            nearest.map(|nearest| (began + nearest.clamp(SOONEST, LATEST)).max(now + took * REST));
     }
 
     /// The table could not be read.

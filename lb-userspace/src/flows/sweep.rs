@@ -77,7 +77,7 @@ pub fn sweep(
     if pressed {
         make_room(table, &left, now, &mut tally)?;
     }
-    give_back(table, &lone_replies)?;
+    give_back(table, &lone_replies, is_over)?;
     Ok(tally)
 }
 
@@ -125,7 +125,7 @@ fn remove(
         }
     }
     if let Some(reply) = lone_reply(unit)
-        && has_request(table, &reply)?
+        && has_request(table, &reply, &may_go)?
     {
         return Ok(false);
     }
@@ -202,22 +202,34 @@ fn put(table: &mut impl Table, entry: &Entry) -> io::Result<()> {
 }
 
 /// Puts those replies back whose request has come: a program that found one for its connection has not made another.
-fn give_back(table: &mut impl Table, replies: &[Entry]) -> io::Result<()> {
+fn give_back(
+    table: &mut impl Table,
+    replies: &[Entry],
+    is_over: impl Fn(Unit<'_>) -> bool,
+) -> io::Result<()> {
     if replies.is_empty() {
         return Ok(());
     }
     table.settle()?;
     for reply in replies {
-        if has_request(table, reply)? {
+        if has_request(table, reply, &is_over)? {
             put(table, reply)?;
         }
     }
     Ok(())
 }
 
-fn has_request(table: &mut impl Table, reply: &Entry) -> io::Result<bool> {
+/// Whether there is a request that leads to this reply, and is not over itself.
+fn has_request(
+    table: &mut impl Table,
+    reply: &Entry,
+    is_over: impl Fn(Unit<'_>) -> bool,
+) -> io::Result<bool> {
     let key = reply.flow.request_key(&reply.key);
-    Ok(table.look(&key)?.is_some_and(|request| request.reply_key(&key) == reply.key))
+    let request = table.look(&key)?.map(|flow| Entry { key, flow });
+    Ok(request.is_some_and(|request| {
+        request.flow.reply_key(&key) == reply.key && !is_over(Unit::Stray(&request))
+    }))
 }
 
 /// A reply without its connection.

@@ -93,7 +93,11 @@ fn any_packet_of_either_direction_prolongs_all() {
         let all = model.present(connection);
         for seconds in (20..200).step_by(20) {
             model.now = START + seconds * SECOND;
-            if seconds % 40 == 0 { model.request(connection, 0) } else { model.reply(connection, 0) }
+            if seconds % 40 == 0 {
+                model.request(connection, 0)
+            } else {
+                model.reply(connection, 0)
+            }
             let tally = look(&mut model, false);
             assert_eq!(model.present(connection), all, "after {seconds} s");
             assert_eq!(tally.nearest, Some(LIFETIMES.udp), "after {seconds} s");
@@ -107,7 +111,7 @@ fn before_each_step(
     then: fn(&mut Model, Wanted),
     judge: impl Fn(&Model, usize, u64),
 ) {
-    for step in 0.. {
+    for step in 1.. {
         let mut model = Model::new(100);
         connect(&mut model, connection);
         let whole = model.present(connection);
@@ -315,7 +319,10 @@ fn nothing_half_remains_where_there_is_no_room_to_put_it_back() {
             }));
             look(&mut model, false);
             let present = model.present(connection);
-            assert!(present == 0 || present == connection.entries(0).len(), "step {step}: {present}");
+            assert!(
+                present == 0 || present == connection.entries(0).len(),
+                "step {step}: {present}"
+            );
         }
     });
 }

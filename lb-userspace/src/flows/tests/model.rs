@@ -22,6 +22,8 @@ pub(super) struct Model {
     pub(super) entries: BTreeMap<FlowKey, Flow>,
     pub(super) capacity: u32,
     pub(super) now: u64,
+    /// Whether something could not be put back.
+    pub(super) had_no_room: bool,
     /// What happens before each step of the agent, while there is any.
     pub(super) meanwhile: Option<Step>,
     /// Steps that the agent has made.
@@ -93,12 +95,7 @@ impl Wanted {
         (address(self.client), Port::new(port))
     }
 
-    fn key(
-        self,
-        hook: Hook,
-        source: (Address, Port),
-        destination: (Address, Port),
-    ) -> FlowKey {
+    fn key(self, hook: Hook, source: (Address, Port), destination: (Address, Port)) -> FlowKey {
         FlowKey {
             source: source.0,
             destination: destination.0,
@@ -192,7 +189,8 @@ impl Model {
     fn note(&mut self, key: &FlowKey, flags: u8) -> bool {
         let now = self.now;
         let Some(flow) = self.entries.get_mut(key) else { return false };
-        *flow = Flow { last_seen: now, packets: flow.packets + 1, seen: flow.seen | flags, ..*flow };
+        *flow =
+            Flow { last_seen: now, packets: flow.packets + 1, seen: flow.seen | flags, ..*flow };
         true
     }
 
@@ -239,6 +237,7 @@ impl Table for Model {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         if self.entries.len() >= self.capacity as usize {
+            self.had_no_room = true;
             return Err(io::ErrorKind::ArgumentListTooLong.into());
         }
         self.entries.insert(entry.key, entry.flow);

@@ -65,17 +65,29 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..120)
 }
 
-fn packet(model: &mut Model, histories: &Histories, connection: Wanted, by_client: bool, flags: u8) {
+fn packet(
+    model: &mut Model,
+    histories: &Histories,
+    connection: Wanted,
+    by_client: bool,
+    flags: u8,
+) {
     let known = model.present(connection) == connection.entries(0).len();
     if by_client {
         model.request(connection, flags);
     } else if known {
         model.reply(connection, flags);
     }
+    let mut histories = histories.borrow_mut();
     if model.present(connection) == connection.entries(0).len() {
-        let mut histories = histories.borrow_mut();
-        let history = histories.entry(connection).or_default();
-        *history = History { last: model.now, lifetime: lifetime(model, connection) };
+        let lifetime = lifetime(model, connection);
+        histories.insert(connection, History { last: model.now, lifetime });
+    } else if by_client
+        && model.entries.contains_key(&connection.request_key())
+        && let Some(history) = histories.get_mut(&connection)
+    {
+        // The rest is being taken out, and will be put back.
+        history.last = model.now;
     }
 }
 
@@ -113,15 +125,21 @@ fn check_sweep(
             packet(model, &told, connection, by_client, flags);
         }
     }));
+    model.had_no_room = false;
     let tally = sweep(model, &LIFETIMES, began, pressed).expect("the model's steps succeed");
     model.meanwhile = None;
-    for (&connection, history) in histories.borrow().iter() {
+    for (&connection, history) in histories.borrow_mut().iter_mut() {
         let (present, all) = (model.present(connection), connection.entries(0).len());
+        if present == all {
+            history.lifetime = lifetime(model, connection);
+        }
         let used = before.get(&connection).is_none_or(|earlier| earlier.last != history.last);
         let idle = Duration::from_nanos(began.saturating_sub(history.last));
         let established = history.lifetime == LIFETIMES.established;
         let early = pressed && !established && idle >= Duration::from_secs(3);
-        if idle < history.lifetime && !early && tally.strays == 0 {
+        // Others may have taken the room of what was to be put back.
+        let crowded = used && model.had_no_room;
+        if idle < history.lifetime && !early && !crowded && tally.strays == 0 {
             prop_assert_eq!(present, all, "{:?} is in use: {:?}", connection, history);
         }
         if !used && idle >= history.lifetime && tally.strays == 0 {
@@ -134,12 +152,12 @@ fn check_sweep(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn no_connection_in_use_loses_an_entry_and_none_that_is_over_keeps_one(
         events in events(),
-        between in prop::collection::vec((connections(), any::<bool>(), Just(ACK)), 0..400),
+        between in prop::collection::vec((connections(), any::<bool>(), Just(ACK)), 0..150),
         capacity in prop_oneof![Just(20_u32), Just(64)],
     ) {
         let mut model = Model::new(capacity);
@@ -152,7 +170,7 @@ proptest! {
                     packet(&mut model, &histories, connection, by_client, flags);
                 }
                 Event::Sweep { pressed } => {
-                    let some = between.by_ref().take(20).collect();
+                    let some = between.by_ref().take(12).collect();
                     check_sweep(&mut model, &histories, pressed, some)?;
                 }
                 Event::Lose { connection, entry } => {
