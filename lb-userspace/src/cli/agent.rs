@@ -18,6 +18,7 @@ use super::Done;
 use super::args::PlacesArgs;
 use super::devices::DeviceArgs;
 use super::dns::{DnsArgs, parse_socket_address};
+use super::flows::FlowArgs;
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
@@ -72,6 +73,8 @@ pub(super) struct AgentArgs {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     reclaim_after: u64,
+    #[command(flatten)]
+    flows: FlowArgs,
     /// Serve NodePorts only on addresses of the node in these ranges; a family without range is
     /// served on all, loopback included
     #[arg(
@@ -227,6 +230,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             close_tcp: args.close_tcp,
             reclaim_after: Duration::from_secs(args.reclaim_after),
         },
+        flows: args.flows.lifetimes(),
         service_cidrs: args.service_cidr,
         node_name,
         node_addresses: addresses.list()?,

@@ -20,6 +20,7 @@ use super::{Config, Engine};
 use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
 use crate::dns::Zones;
+use crate::flows::Lifetimes;
 use crate::host::{ExemptCgroup, ReservedPorts};
 use crate::object::{Key, Kind, decode};
 use crate::plan::{Algorithm, Part, Protocol, ServicePortId, Wanted};
@@ -162,6 +163,12 @@ fn config(folder: &Path, sources: usize) -> Config {
         ["10.96.0.0/12", "fd00:96::/108"].map(|range| range.parse().expect("a range")).into();
     Config {
         sockets: sockets::Config { close_tcp: false, reclaim_after: Duration::ZERO },
+        flows: Lifetimes {
+            established: Duration::ZERO,
+            opening: Duration::ZERO,
+            closed: Duration::ZERO,
+            udp: Duration::ZERO,
+        },
         state_dir: folder.join("."),
         datapath: datapath::Config {
             bpffs: folder.into(),
