@@ -20,6 +20,7 @@ mod endpoints;
 mod exempt;
 mod external;
 mod families;
+mod flows;
 mod inherited;
 mod input;
 mod kills;
@@ -102,6 +103,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         kills::tests(),
         crowd::tests(),
         affinity::tests(),
+        flows::tests(),
         exempt::tests(),
         local_sources::tests(),
         inherited::tests(),
