@@ -21,6 +21,7 @@ mod endpoints;
 mod exempt;
 mod external;
 mod families;
+mod flows;
 mod inherited;
 mod input;
 mod kills;
@@ -105,6 +106,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         crowd::tests(),
         affinity::tests(),
         devices::tests(),
+        flows::tests(),
         exempt::tests(),
         local_sources::tests(),
         inherited::tests(),

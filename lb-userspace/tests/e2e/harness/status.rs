@@ -69,6 +69,13 @@ impl Status {
         found.unwrap_or_else(|| panic!("status has no .sockets.{count}: {}", self.0))
     }
 
+    /// A count about flows: `established`, `opening`, `closed`, `udp`, `strays`, `collected`.
+    #[track_caller]
+    pub(crate) fn flows(&self, count: &str) -> u64 {
+        let found = self.0["flows"][count].as_u64();
+        found.unwrap_or_else(|| panic!("status has no .flows.{count}: {}", self.0))
+    }
+
     #[track_caller]
     fn map(&self, name: &str) -> &Value {
         let maps = self.0["datapath"]["maps"].as_array();
