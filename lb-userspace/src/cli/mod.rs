@@ -156,6 +156,7 @@ mod tests {
              --nodeport-addresses 10.0.0.0/8,fd00::/8 --service-proxy-name p",
             "lb agent --dns-listen 10.0.0.1:5353,[fd00::1]:5353 --dns-allow 10.0.0.0/8 --dns-upstream 9.9.9.9 --dns-ttl 30",
             "lb agent --map-size RUNS=1048576,ORIGIN=1024 --map-size SERVICES=1000",
+            "lb agent --snat-ports 40000-65535",
             "lb apply -f file.yaml",
             "lb apply -f - --dry-run --strict --run-dir r",
             "lb apply -f a -f b -n space",
@@ -197,6 +198,7 @@ mod tests {
             "lb agent --service-cidr 10.96.0.1/12",
             "lb agent --map-size RUNS=1",
             "lb agent --dns-ttl 31",
+            "lb agent --snat-ports 30000-40000",
             "lb agent --dns-listen 5353",
             "lb agent --cluster-domain -x",
         ] {

@@ -14,6 +14,7 @@ use super::table::Table;
 use crate::api::types::{RefusedObject, SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
 use crate::dns::{self, UpstreamState};
+use crate::health;
 use crate::sockets;
 
 #[derive(Args, Debug)]
@@ -86,6 +87,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     for (n, text) in names_lines(status.dns.as_ref()).into_iter().enumerate() {
         line(if n == 0 { "Names:" } else { "" }, text)?;
     }
+    for (n, text) in health_lines(&status.health_checks).into_iter().enumerate() {
+        line(if n == 0 { "Health checks:" } else { "" }, text)?;
+    }
     for (n, source) in status.sources.iter().enumerate() {
         line(if n == 0 { "Sources:" } else { "" }, source_line(source))?;
     }
@@ -102,13 +106,13 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let error = test.error.as_ref().map(|error| format!("failed: {error}"));
         line("Self-test:", error.unwrap_or_else(|| "ok".to_owned()))?;
     }
+    if let Some(ports) = &status.datapath.snat_ports {
+        line("SNAT ports:", ports.clone())?;
+    }
     for (n, cgroup) in status.datapath.exempt.iter().enumerate() {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
         line(label, format!("{}{absent}", cgroup.path.display()))?;
-    if let Some(ports) = &status.datapath.snat_ports {
-        line("SNAT ports:", ports.clone())?;
-    }
     }
     for (n, text) in socket_lines(&status.sockets, now).into_iter().enumerate() {
         line(if n == 0 { "Sockets:" } else { "" }, text)?;
@@ -144,6 +148,13 @@ fn names_lines(status: Option<&dns::Status>) -> Vec<String> {
         format!("elsewhere from {}: {state}", upstream.address)
     }));
     lines
+}
+
+/// Nothing, where nobody asks.
+fn health_lines(status: &health::Status) -> Vec<String> {
+    let health::Status { ports, problems } = status;
+    let count = (*ports > 0).then(|| format!("at {}", counted(*ports, "port")));
+    count.into_iter().chain(problems.iter().cloned()).collect()
 }
 
 fn layout_line(status: &datapath::Status) -> String {
@@ -293,6 +304,7 @@ mod tests {
                 )]),
                 limits: vec!["refusals show as EPERM".into()],
                 exempt: Vec::new(),
+                snat_ports: Some("49152-65535".into()),
             },
             sockets: sockets::Status {
                 closed_udp: 3,
@@ -304,7 +316,6 @@ mod tests {
                 domain: "cluster.local".into(),
                 cluster_ips: vec!["10.96.0.10".parse().expect("an address")],
                 listeners: vec!["10.0.0.1:5353".parse().expect("an address")],
-                snat_ports: Some("49152-65535".into()),
                 elsewhere: dns::ForwardStatus {
                     problem: None,
                     upstreams: vec![dns::UpstreamStatus {
@@ -316,6 +327,10 @@ mod tests {
                 failed: 2,
                 refused: 1,
             }),
+            health_checks: health::Status {
+                ports: 2,
+                problems: vec!["health checks are not answered".into()],
+            },
             sources: vec![SourceStatus {
                 kind: "manifests".into(),
                 path: Some("/etc/lb".into()),
@@ -355,12 +370,15 @@ mod tests {
              Names:          cluster.local at 10.96.0.10, by way of 10.0.0.1:5353\n\
              \u{20}               12 answered, 2 of them by SERVFAIL, 1 REFUSED (--dns-allow)\n\
              \u{20}               elsewhere from 9.9.9.9:53: silent: timed out\n\
+             Health checks:  at 2 ports\n\
+             \u{20}               health checks are not answered\n\
              Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\
              Maps:           maps-2, taking over from another layout: maps-1 serves on until every \
              source has been read\n\
              \u{20}               maps-0, kept for 1 socket\n\
              Self-test:      ok\n\
+             SNAT ports:     49152-65535\n\
              Sockets:        0 TCP and 3 UDP closed, 2 slots of closed ones freed; looked at 30s ago\n\
              \n\
              Not served:\n\
@@ -378,7 +396,6 @@ mod tests {
         );
     }
 
-             SNAT ports:     49152-65535\n\
     #[test]
     fn programs_get_the_status_as_it_is() {
         let captured = Captured::default();

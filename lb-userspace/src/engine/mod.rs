@@ -30,6 +30,7 @@ use crate::api::types::{
 };
 use crate::datapath::{self, Datapath};
 use crate::dns::Zones;
+use crate::health::{self, Checks};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::sockets::{self, CloseRequest};
@@ -63,6 +64,8 @@ pub struct Config {
     pub service_proxy_name: Option<String>,
     /// Where names are looked up.
     pub zones: Zones,
+    /// Where health checks are answered from.
+    pub checks: Checks,
     /// Number of sources that must sync before anything is pruned.
     pub sources: usize,
 }
@@ -195,6 +198,7 @@ impl Engine {
             datapath: datapath::Status::default(),
             sockets: sockets::Status::default(),
             dns: None,
+            health_checks: health::Status::default(),
             sources: Vec::new(),
             refused: Vec::new(),
             objects: ObjectCounts::default(),

@@ -1,6 +1,7 @@
 //! One Service, its endpoints and this node → what the kernel should hold for it. Pure.
 
 mod frontends;
+mod health;
 mod node_ports;
 mod select;
 #[cfg(test)]
@@ -10,6 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use health::{HealthCheck, health_check};
 pub use lb_common::abi::{FrontendKind, Policy};
 pub use node_ports::NodePortAddresses;
 use serde::{Deserialize, Serialize};
@@ -140,7 +142,7 @@ pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(Servi
             continue;
         }
         let id = |part| ServicePortId { service: service.key.clone(), family, part };
-        let is_ours = service.proxy_name.is_none() || service.proxy_name == node.proxy_name;
+        let is_ours = is_ours(service, node);
         for port in service.ports.iter().filter(|_| is_ours) {
             let wanted = Wanted {
                 frontends: frontends::of_port(service, port, family, node),
@@ -159,6 +161,11 @@ pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(Servi
         planned.push((id(Part::Addresses), Wanted { frontends: addresses, ..Wanted::default() }));
     }
     planned
+}
+
+/// Whether no other proxy is to serve the Service.
+fn is_ours(service: &Service, node: &NodeView) -> bool {
+    service.proxy_name.is_none() || service.proxy_name == node.proxy_name
 }
 
 /// The endpoints of one port in one family, each with its target port, sorted and without

@@ -20,6 +20,7 @@ mod endpoints;
 mod exempt;
 mod external;
 mod families;
+mod health_checks;
 mod inherited;
 mod input;
 mod kills;
@@ -108,6 +109,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         inherited::tests(),
         own_sockets::tests(),
         snat_ports::tests(),
+        health_checks::tests(),
     ]
     .into_iter()
     .flatten()

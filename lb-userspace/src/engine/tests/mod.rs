@@ -20,6 +20,7 @@ use super::{Config, Engine};
 use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
 use crate::dns::Zones;
+use crate::health::Checks;
 use crate::host::{ExemptCgroup, ReservedPorts};
 use crate::object::{Key, Kind, decode};
 use crate::plan::{Part, Protocol, ServicePortId, Wanted};
@@ -169,15 +170,16 @@ fn config(folder: &Path, sources: usize) -> Config {
             service_cidrs: service_cidrs.clone(),
             exempt: Vec::new(),
             sizes: datapath::Sizes::default(),
-        },
             snat_ports: None,
             reserved_ports: ReservedPorts::new(folder),
+        },
         service_cidrs,
         node_name: "us".into(),
         node_addresses: ["192.0.2.1".parse().expect("an address")].into(),
         nodeport_addresses: Vec::new(),
         service_proxy_name: None,
         zones: Zones::new(&"cluster.local.".parse().expect("a name"), 5, Vec::new()),
+        checks: Checks::default(),
         sources,
     }
 }
