@@ -22,6 +22,7 @@ mod exempt;
 mod external;
 mod families;
 mod flows;
+mod health_checks;
 mod inherited;
 mod input;
 mod kills;
@@ -112,6 +113,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         inherited::tests(),
         own_sockets::tests(),
         snat_ports::tests(),
+        health_checks::tests(),
     ]
     .into_iter()
     .flatten()

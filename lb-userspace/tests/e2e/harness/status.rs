@@ -96,6 +96,12 @@ impl Status {
         self.0["datapath"]["snatPorts"].as_str()
     }
 
+    /// Where health checks are not answered, and why.
+    pub(crate) fn health_problems(&self) -> Vec<String> {
+        let problems = self.0["healthChecks"]["problems"].as_array().into_iter().flatten();
+        problems.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
     /// The ids of the loaded programs, sorted.
     #[track_caller]
     pub(crate) fn program_ids(&self) -> Vec<u64> {
