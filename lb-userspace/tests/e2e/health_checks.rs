@@ -233,10 +233,11 @@ fn a_new_agent_answers_again() {
     let mut stage = stage();
     let pod = stage.pod("pod-a", "web", &[]);
     stage.apply(&[&balanced("web", PORT), &pod.manifest()]);
+    let mut lingering = Vec::new();
     for signal in [Signal::TERM, Signal::KILL] {
         assert_answers_soon(&stage, at(NODE, PORT), (200, 1));
-        // Connections linger, which must not keep the next one from listening.
-        let _lingering = stage.pods().run(|| TcpStream::connect(at(NODE, PORT)));
+        // The node's ends linger, which must not keep the next agent from listening.
+        lingering.push(stage.pods().run(|| TcpStream::connect(at(NODE, PORT))));
         if signal == Signal::TERM {
             assert_eq!(stage.agent.stop(signal), 0);
         } else {
@@ -245,7 +246,9 @@ fn a_new_agent_answers_again() {
         assert_closed_soon(&stage, at(NODE, PORT));
         stage.agent.start();
     }
-    assert_answers_soon(&stage, at(NODE6, PORT), (200, 1));
+    for address in [NODE, NODE6] {
+        assert_answers_soon(&stage, at(address, PORT), (200, 1));
+    }
 }
 
 fn ranges_narrow_where_is_listened() {
