@@ -21,12 +21,14 @@ mod maps;
 mod model;
 mod pins;
 mod pools;
+mod ranges;
 mod reuse;
 mod self_test;
 mod set;
 mod shared;
 mod sizes;
 mod sockets;
+mod spread;
 mod syscall;
 mod takeover;
 #[cfg(test)]
@@ -233,6 +235,8 @@ impl Datapath {
             ("SERVICES", pools.services.used(), capacity.services),
             ("RUNS", pools.slots.used(), capacity.slots),
             ("BACKENDS", pools.backends.used(), capacity.backends),
+            ("MAGLEV", pools.tables.used(), capacity.tables),
+            ("SOURCE_RANGES", pools.ranges.used, capacity.ranges),
             ("ORIGIN", origins, slots),
         ]
         .map(|(name, used, capacity)| MapStatus {
@@ -339,8 +343,8 @@ pub struct ProgramStatus {
 pub struct MapStatus {
     /// Its name.
     pub name: String,
-    /// Entries in use.
+    /// Entries in use; of `MAGLEV`, tables.
     pub used: u64,
-    /// Entries it can hold.
+    /// Entries it can hold; of `MAGLEV`, tables.
     pub capacity: u64,
 }

@@ -32,6 +32,7 @@ use crate::datapath::{self, Datapath, Devices};
 use crate::dns::Zones;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
+use crate::plan::Algorithm;
 use crate::sockets::{self, CloseRequest};
 use crate::source;
 use crate::store::Store;
@@ -61,6 +62,8 @@ pub struct Config {
     pub nodeport_addresses: Vec<IpNet>,
     /// `--service-proxy-name`
     pub service_proxy_name: Option<String>,
+    /// `--lb-algorithm`
+    pub algorithm: Algorithm,
     /// Where names are looked up.
     pub zones: Zones,
     /// Number of sources that must sync before anything is pruned.
@@ -94,6 +97,7 @@ impl Engine {
             // The store first: it says if another agent is at work, before the kernel is touched.
             let mut store = Store::open(&config.state_dir, &config.node_name, pools)?;
             store.set_proxy_name(config.service_proxy_name.as_deref());
+            store.set_algorithm(config.algorithm);
             let mut sink = open()?;
             let closing = Closing::start(&config, &mut sink, asking)?;
             Ok(Core::new(&config, store, sink, closing))

@@ -22,7 +22,7 @@ use crate::datapath::{self, Change, Refused};
 use crate::dns::Zones;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind, decode};
-use crate::plan::{Part, Protocol, ServicePortId, Wanted};
+use crate::plan::{Algorithm, Part, Protocol, ServicePortId, Wanted};
 use crate::sockets;
 
 /// What a kernel would hold.
@@ -177,6 +177,7 @@ fn config(folder: &Path, sources: usize) -> Config {
         node_addresses: ["192.0.2.1".parse().expect("an address")].into(),
         nodeport_addresses: Vec::new(),
         service_proxy_name: None,
+        algorithm: Algorithm::default(),
         zones: Zones::new(&"cluster.local.".parse().expect("a name"), 5, Vec::new()),
         sources,
     }
