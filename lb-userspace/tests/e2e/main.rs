@@ -30,6 +30,7 @@ mod manifests;
 mod names;
 mod node_ports;
 mod own_sockets;
+mod packets;
 mod reclaim;
 mod refusals;
 mod restart;
@@ -108,6 +109,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         local_sources::tests(),
         inherited::tests(),
         own_sockets::tests(),
+        packets::tests(),
     ]
     .into_iter()
     .flatten()

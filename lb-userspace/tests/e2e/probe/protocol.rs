@@ -135,6 +135,23 @@ pub(crate) enum Request {
     HoldLook,
     /// Closes all that are kept.
     HoldEnd,
+    /// Sends so many bytes on a TCP connection, and reads the same back.
+    Transfer {
+        to: SocketAddr,
+        bytes: usize,
+    },
+    /// So many datagrams of so many bytes, each echoed by the address that it was sent to.
+    Datagrams {
+        to: SocketAddr,
+        bytes: usize,
+        count: u32,
+    },
+    /// Sends on a TCP connection in the background, and reads the same back.
+    StreamStart {
+        to: SocketAddr,
+    },
+    /// What came of all of them.
+    StreamsStop,
     /// `getaddrinfo`.
     Resolve {
         name: String,

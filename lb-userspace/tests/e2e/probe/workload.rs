@@ -13,6 +13,7 @@ use serde_json::Value;
 use socket2::Socket;
 
 use super::Errno;
+use super::bulk::{self, Stream};
 use super::hold::Hold;
 use super::load::{Load, burst};
 use super::protocol::{Failure, Reply, Request};
@@ -84,6 +85,7 @@ struct Workload {
     load: Option<Load>,
     recorder: Option<Recorder>,
     hold: Hold,
+    streams: Vec<Stream>,
 }
 
 impl Workload {
@@ -133,6 +135,13 @@ impl Workload {
             Request::Hold { kind, to, count } => self.hold.more(kind, to, count)?,
             Request::HoldLook => return value(self.hold.look()),
             Request::HoldEnd => self.hold = Hold::default(),
+            Request::Transfer { to, bytes } => bulk::transfer(to, bytes)?,
+            Request::Datagrams { to, bytes, count } => bulk::datagrams(to, bytes, count)?,
+            Request::StreamStart { to } => self.streams.push(Stream::start(to)?),
+            Request::StreamsStop => {
+                let ended: Vec<_> = self.streams.drain(..).map(Stream::stop).collect();
+                return value(ended);
+            }
             Request::Resolve { name, service } => return value(resolve::resolve(&name, &service)?),
         }
         Ok(Value::Null)
