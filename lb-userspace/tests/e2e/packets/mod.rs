@@ -1,6 +1,14 @@
 //! The packet path: clients whose sockets the node does not see, from other machines and other namespaces.
 
+mod checksums;
+mod crowd;
+mod hairpin;
+mod mtu;
+mod policy;
 mod reach;
+mod refuse;
+mod survive;
+mod throughput;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +19,18 @@ use crate::harness::{Lan, Listen, service};
 use crate::probe::{Errno, Probe, Visit};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    [reach::tests()].into_iter().flatten().collect()
+    let all = [
+        reach::tests(),
+        refuse::tests(),
+        checksums::tests(),
+        mtu::tests(),
+        survive::tests(),
+        policy::tests(),
+        crowd::tests(),
+        hairpin::tests(),
+        throughput::tests(),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 /// What pods of these tests run.
@@ -33,6 +52,16 @@ fn web(name: &str, app: &str, more: &str) -> String {
     );
     let status = format!("[{{ip: {balancer}}}, {{ip: \"{balancer6}\"}}]");
     service(name, &spec) + &format!("status: {{loadBalancer: {{ingress: {status}}}}}\n")
+}
+
+/// A Service of type NodePort, of both protocols.
+fn node_port(name: &str, app: &str, port: u16, more: &str) -> String {
+    let spec = format!(
+        "type: NodePort, ipFamilyPolicy: RequireDualStack, {more} selector: {{app: {app}}}, ports: [
+         {{name: tcp, port: 80, nodePort: {port}}},
+         {{name: udp, port: 80, protocol: UDP, nodePort: {port}}}]"
+    );
+    service(name, &spec)
 }
 
 /// Every way to a [`web`].

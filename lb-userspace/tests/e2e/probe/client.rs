@@ -197,6 +197,20 @@ impl Probe {
         held.unwrap_or_else(|errno| panic!("{count} {kind:?} sockets to {to}: {errno:?}"));
     }
 
+    /// The same, each bound to the next of these addresses.
+    #[track_caller]
+    pub(crate) fn hold_from(&self, kind: Kind, sources: &[IpAddr], to: SocketAddr, count: u32) {
+        let request = Request::HoldFrom { kind, sources: sources.to_owned(), to, count };
+        let held = self.ask::<()>(&request);
+        held.unwrap_or_else(|errno| panic!("{count} {kind:?} sockets to {to}: {errno:?}"));
+    }
+
+    /// Asks a question on each socket that is kept: whether all answers are the right ones.
+    #[track_caller]
+    pub(crate) fn hold_ask(&self) -> Result<(), Errno> {
+        self.ask(&Request::HoldAsk)
+    }
+
     /// What `getpeername` shows of all sockets that are kept.
     #[track_caller]
     pub(crate) fn hold_look(&self) -> Held {
