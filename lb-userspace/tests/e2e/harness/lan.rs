@@ -25,8 +25,6 @@ use crate::probe::{Probe, Setup};
 
 /// The node's addresses.
 pub(crate) const NODE: [IpAddr; 2] = both(Ipv4Addr::new(192, 0, 2, 1), 2, 1);
-/// The other node's.
-pub(crate) const OTHER: [IpAddr; 2] = both(Ipv4Addr::new(192, 0, 2, 2), 2, 2);
 /// The client's.
 pub(crate) const CLIENT: [IpAddr; 2] = both(Ipv4Addr::new(203, 0, 113, 10), 0x113, 0x10);
 /// Addresses that the router sends to the node, and that no host has.

@@ -48,8 +48,8 @@ fn traffic_that_stays_here_keeps_its_client_and_is_dropped_without_a_pod_here() 
     // Both wait until they give up.
     let probes = node_ports().map(|to| (lan.probe(), to));
     thread::scope(|scope| {
-        let waiting = probes.each_ref().map(|(probe, to)| scope.spawn(|| silent(probe, *to)));
-        waiting.map(|waiting| waiting.join().expect("no panic"));
+        let waiting = probes.map(|(probe, to)| scope.spawn(move || silent(&probe, to)));
+        waiting.into_iter().for_each(|waiting| waiting.join().expect("no panic"));
     });
     assert!(dropped() > 6 + 2, "SYNs are dropped, again and again: {}", dropped());
 

@@ -19,8 +19,9 @@ pub(crate) fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Far less than it takes to send a SYN again, or to find that a neighbour does not answer.
-const AT_ONCE: Duration = Duration::from_millis(900);
+/// Less than it takes to find that a neighbour does not answer. An ICMP error that comes back while `connect` still sends,
+/// as it does where no real wire lies between, is noted only when a second has passed and the SYN is sent again.
+const AT_ONCE: Duration = Duration::from_millis(2_500);
 
 /// That a refusal comes by a packet, not by waiting: of three, on a busy machine.
 #[track_caller]
@@ -65,8 +66,9 @@ fn an_unknown_port_is_refused_and_an_unallocated_address_unreachable() {
         });
     }
     let status = lan.agent.status();
-    let counts = ["unknownPort", "unallocated"].map(|reason| status.counter(Op::Ingress, reason));
-    assert_eq!(counts, [2 * 4, 2 * 3], "each by the packet programs");
+    assert_eq!(status.counter(Op::Ingress, "unknownPort"), 2 * 4, "by the packet programs");
+    let unreachable = status.counter(Op::Ingress, "unallocated");
+    assert!((2 * 3..=2 * 6).contains(&unreachable), "a SYN or two each: {unreachable}");
 }
 
 /// Another address of the range, which no Service has.
