@@ -31,6 +31,7 @@ pub(crate) fn report(
         | Reason::UnknownPort
         | Reason::Unallocated
         | Reason::NodePort
+        | Reason::SnatPort
         | Reason::OriginFull
         | Reason::AlreadyRefused
         | Reason::Filtered

@@ -94,17 +94,21 @@ pub(super) fn find_at(
     }
 }
 
-/// Whether a NodePort stands in the way of binding `wanted`: on that address, or, where it is the
-/// unspecified one, on any address of the node. `::` stands for IPv4 as well.
+/// Why the node must not bind `wanted`, if it must not: a port that packets to endpoints elsewhere get,
+/// or a NodePort on that address, or, where it is the unspecified one, on any address of the node. `::`
+/// stands for IPv4 as well.
 #[inline(always)]
-pub(super) fn is_node_port(
+pub(super) fn taken(
     tables: &impl Tables,
     caller: &impl Caller,
     wanted: &Destination,
-) -> Result<bool, Reason> {
-    match tables.node() {
-        Some(node) if is_node(node, caller) => {}
-        _ => return Ok(false),
+) -> Result<Option<Reason>, Reason> {
+    let node = match tables.node() {
+        Some(node) if is_node(node, caller) => node,
+        _ => return Ok(None),
+    };
+    if node.is_snat_port(wanted.port.number()) {
+        return Ok(Some(Reason::SnatPort));
     }
     let is_taken = |address| {
         let found = entry(tables, &FrontendKey { address, ..*wanted })?;
@@ -114,7 +118,9 @@ pub(super) fn is_node_port(
         Some(canonical) if !wanted.address.is_unspecified() => canonical,
         Some(_) | None => wanted.address,
     };
-    Ok(is_taken(address)? || address == Address::UNSPECIFIED && is_taken(Address::V4_UNSPECIFIED)?)
+    let is_node_port =
+        is_taken(address)? || address == Address::UNSPECIFIED && is_taken(Address::V4_UNSPECIFIED)?;
+    Ok(is_node_port.then_some(Reason::NodePort))
 }
 
 /// Whether the caller is to be left alone.

@@ -2,7 +2,7 @@
 //!
 //! A translated address is final: a backend that is itself a frontend is not translated again.
 
-use super::lookup::{Target, is_exempt, is_node_port, lookup};
+use super::lookup::{Target, is_exempt, lookup, taken};
 use super::select::{Choice, any, at, run, stick, still_selected};
 use super::{Caller, Destination, Memory, Reason, Tables, Verdict};
 use crate::abi::{Address, AffinityKey, MAX_FURTHER_PEERS, Peer, Port, Run, protocol};
@@ -102,13 +102,14 @@ pub fn peer_name(memory: &mut impl Memory, address: Address, port: Port) -> Verd
     }
 }
 
-/// `bind`, when the kernel has found the port free: a NodePort is in use, although nobody listens.
+/// `bind`, when the kernel has found the port free: a NodePort is in use, although nobody listens, and so
+/// is a port that packets to endpoints elsewhere get.
 #[inline(always)]
 pub fn bind(tables: &impl Tables, caller: &impl Caller, wanted: &Destination) -> Verdict {
-    match is_node_port(tables, caller, wanted) {
-        Ok(true) if is_exempt(tables, caller) => Reason::Exempt.into(),
-        Ok(true) => Reason::NodePort.into(),
-        Ok(false) => Reason::NotService.into(),
+    match taken(tables, caller, wanted) {
+        Ok(Some(_)) if is_exempt(tables, caller) => Reason::Exempt.into(),
+        Ok(Some(reason)) => reason.into(),
+        Ok(None) => Reason::NotService.into(),
         Err(reason) => reason.into(),
     }
 }

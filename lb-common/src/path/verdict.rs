@@ -101,6 +101,8 @@ counted! {
         Exempt = "exempt",
         /// The port is a NodePort of this node.
         NodePort = "nodePort",
+        /// The port is one that packets to endpoints elsewhere get.
+        SnatPort = "snatPort",
         /// The translation could not be remembered, so it was not made. Normally 0.
         OriginFull = "originFull",
         /// Another program had refused the call already.
@@ -197,7 +199,7 @@ impl Reason {
             | Self::Short
             | Self::Malformed
             | Self::Unsupported => Action::Pass,
-            Self::NodePort => Action::Refuse(Errno::AddressInUse),
+            Self::NodePort | Self::SnatPort => Action::Refuse(Errno::AddressInUse),
             Self::NoEndpoints | Self::UnknownPort | Self::Inconsistent => {
                 Action::Refuse(Errno::ConnectionRefused)
             }
@@ -227,6 +229,7 @@ impl Reason {
             | Self::Kept
             | Self::Exempt
             | Self::NodePort
+            | Self::SnatPort
             | Self::OriginFull
             | Self::AlreadyRefused
             | Self::Reversed

@@ -225,6 +225,34 @@ fn binding_a_node_port_is_refused_on_the_node_alone() {
 }
 
 #[test]
+fn binding_a_port_of_packets_to_endpoints_elsewhere_is_refused_on_the_node_alone() {
+    let mut fixture = node_port();
+    let reason = |fixture: &Fixture, caller: &Caller, port| {
+        let wanted = ["0.0.0.0", "::", "127.0.0.1", "192.0.2.1", "2001:db8::1"];
+        let wanted = wanted.iter().flat_map(|place| [tcp(place, port), udp(place, port)]);
+        let reasons: BTreeSet<_> =
+            wanted.map(|wanted| bind(&fixture.0, caller, &wanted).reason).collect();
+        assert_eq!(reasons.len(), 1, "every address, both protocols: {reasons:?}");
+        reasons.into_iter().next().expect("one")
+    };
+    assert_eq!(reason(&fixture, &NODE, 50_000), Reason::NotService, "there are none");
+    (fixture.0.node.snat_first, fixture.0.node.snat_count) = (49_152, 16_384);
+    for port in [49_152, 50_000, 65_535] {
+        let reason_of = |caller| reason(&fixture, caller, port);
+        let refused = reason_of(&NODE);
+        let action = Action::Refuse(Errno::AddressInUse);
+        assert_eq!((refused, refused.action()), (Reason::SnatPort, action), "{port}");
+        assert_eq!(reason_of(&POD), Reason::NotService, "{port} from a pod");
+    }
+    for port in [0, 1, 49_151] {
+        assert_eq!(reason(&fixture, &NODE, port), Reason::NotService, "{port}");
+    }
+    fixture.0.node.exempt = 1;
+    let exempt = Caller { exempt: true, ..NODE };
+    assert_eq!(reason(&fixture, &exempt, 50_000), Reason::Exempt);
+}
+
+#[test]
 fn workloads_and_services_that_are_left_alone_pass() {
     let mut fixture = Fixture::new().service(1, tcp("10.96.0.1", 80), &PODS);
     let foreign = FrontendKey::of_address(address("10.96.0.7"));

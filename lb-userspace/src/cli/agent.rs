@@ -18,12 +18,15 @@ use super::Done;
 use super::args::PlacesArgs;
 use super::devices::DeviceArgs;
 use super::dns::{DnsArgs, parse_socket_address};
+use super::flows::FlowArgs;
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
-use crate::host::{self, Inherited, Level, Lock, LockError, Places};
+use crate::health::{self, Checks};
+use crate::host::{self, Inherited, Level, Lock, LockError, Places, PortRange, ReservedPorts};
 use crate::observe::{self, Metrics};
 use crate::plan::Algorithm;
+use crate::store::allocate::NODE_PORTS;
 use crate::{datapath, dns, sockets, source};
 
 #[derive(Args, Debug)]
@@ -71,6 +74,8 @@ pub(super) struct AgentArgs {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     reclaim_after: u64,
+    #[command(flatten)]
+    flows: FlowArgs,
     /// Serve NodePorts only on addresses of the node in these ranges; a family without range is
     /// served on all, loopback included
     #[arg(
@@ -81,6 +86,15 @@ pub(super) struct AgentArgs {
         value_delimiter = ','
     )]
     nodeport_addresses: Vec<IpNet>,
+    /// Ports that packets to endpoints on other nodes get; local sockets are kept away from them
+    #[arg(
+        long,
+        env = "LB_SNAT_PORTS",
+        default_value = "49152-65535",
+        value_name = "FIRST-LAST",
+        value_parser = parse_snat_ports
+    )]
+    snat_ports: PortRange,
     /// Serve also Services whose label service.kubernetes.io/service-proxy-name has this value;
     /// those with another are left alone
     #[arg(long, env = "LB_SERVICE_PROXY_NAME", value_name = "NAME")]
@@ -118,6 +132,28 @@ fn parse_cidr(word: &str) -> Result<IpNet, String> {
     Ok(cidr)
 }
 
+/// Ports that are nobody's else.
+fn parse_snat_ports(word: &str) -> Result<PortRange, String> {
+    /// Each endpoint takes so many connections at the least.
+    const LEAST: u32 = 1_024;
+    let range: PortRange = word.parse()?;
+    let (first, last) = NODE_PORTS;
+    let node_ports = PortRange::new(first, last).ok_or("no NodePorts")?;
+    if range.overlaps(node_ports) {
+        return Err(format!(
+            "{range} has NodePorts, which are {node_ports}; a range above is usual"
+        ));
+    }
+    if range.first() < 1_024 {
+        return Err("ports below 1024 are those of well-known services".to_owned());
+    }
+    if range.count() < LEAST {
+        let count = range.count();
+        return Err(format!("{count} ports are too few; {LEAST} are the least, 16384 are usual"));
+    }
+    Ok(range)
+}
+
 /// A range without host bits.
 pub(super) fn parse_range(word: &str) -> Result<IpNet, String> {
     let cidr: IpNet = word
@@ -147,6 +183,8 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let inherited = Inherited::take().context("sockets that were passed to the agent")?;
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
+    listens_elsewhere(args.snat_ports, "--metrics-listen", args.metrics_listen.as_slice())?;
+    listens_elsewhere(args.snat_ports, "--dns-listen", args.dns.listeners())?;
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
     let sizes = sizes.with_maglev(args.maglev_table_size);
     let places = args.places.places()?;
@@ -178,6 +216,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let dns = args.dns.server(&zones, inherited, &args.service_cidr, &node_name)?;
     let addresses = source::Addresses::subscribe()?;
     let devices = args.devices.subscribe()?;
+    let checks = Checks::default();
     let engine = Engine::start(Config {
         state_dir: places.state_dir.clone(),
         datapath: datapath::Config {
@@ -188,11 +227,14 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             sizes,
             devices: devices.as_ref().map(source::Devices::list).transpose()?,
             tc_attach: args.devices.tc_attach,
+            snat_ports: devices.as_ref().map(|_| args.snat_ports),
+            reserved_ports: ReservedPorts::new(&places.state_dir),
         },
         sockets: sockets::Config {
             close_tcp: args.close_tcp,
             reclaim_after: Duration::from_secs(args.reclaim_after),
         },
+        flows: args.flows.lifetimes(),
         service_cidrs: args.service_cidr,
         node_name,
         node_addresses: addresses.list()?,
@@ -200,6 +242,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         service_proxy_name: args.service_proxy_name,
         algorithm: args.lb_algorithm,
         zones,
+        checks: checks.clone(),
         sources: manifests.len() + usize::from(dns.is_some()),
     })?;
     let dns = match dns {
@@ -212,6 +255,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     if let Some(devices) = devices {
         tasks.spawn(devices.follow(engine.clone(), stop.subscribe()));
     }
+    tasks.spawn(health::run(checks, stop.subscribe()));
     if let Some(listener) = metrics_listener {
         tasks.spawn(observe::serve(listener, metrics, stop.subscribe()));
     }
@@ -221,6 +265,17 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         run_dir.socket().display()
     );
     serve(engine, stop, tasks, &mut signals).await
+}
+
+/// Nobody can bind a port that packets get, the agent no more than others.
+fn listens_elsewhere(snat_ports: PortRange, flag: &str, listeners: &[SocketAddr]) -> Result<()> {
+    for at in listeners {
+        ensure!(
+            !snat_ports.contains(at.port()),
+            "{flag} {at} has one of --snat-ports {snat_ports}; choose a port outside, or other --snat-ports"
+        );
+    }
+    Ok(())
 }
 
 /// The folders that `--exempt-cgroup` means.
@@ -393,6 +448,28 @@ mod tests {
             ("1000000", "one of [251"),
         ] {
             let error = parse_table_size(word).expect_err(word);
+            assert!(error.contains(remedy), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn snat_ports_are_many_and_nobodys_else() {
+        for word in ["49152-65535", "1024-29999", "32768-33791"] {
+            assert!(parse_snat_ports(word).is_ok(), "{word}");
+        }
+        let at = |word: &str| [word.parse().expect("an address")];
+        let range = parse_snat_ports("49152-65535").expect("the usual one");
+        assert!(listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49151")).is_ok());
+        let error = listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49152"));
+        let error = error.expect_err("one of them").to_string();
+        assert!(error.contains("--dns-listen 10.0.0.1:49152"), "{error}");
+        for (word, remedy) in [
+            ("49152", "such as 49152-65535"),
+            ("32000-40000", "NodePorts, which are 30000-32767"),
+            ("32768-33790", "1023 ports are too few; 1024"),
+            ("1023-9999", "well-known"),
+        ] {
+            let error = parse_snat_ports(word).expect_err(word);
             assert!(error.contains(remedy), "{word}: {error}");
         }
     }

@@ -16,6 +16,8 @@ use super::table::Table;
 use crate::api::types::{RefusedObject, SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
 use crate::dns::{self, UpstreamState};
+use crate::flows;
+use crate::health;
 use crate::sockets;
 
 #[derive(Args, Debug)]
@@ -88,6 +90,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     for (n, text) in names_lines(status.dns.as_ref()).into_iter().enumerate() {
         line(if n == 0 { "Names:" } else { "" }, text)?;
     }
+    for (n, text) in health_lines(&status.health_checks).into_iter().enumerate() {
+        line(if n == 0 { "Health checks:" } else { "" }, text)?;
+    }
     for (n, source) in status.sources.iter().enumerate() {
         line(if n == 0 { "Sources:" } else { "" }, source_line(source))?;
     }
@@ -107,6 +112,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let error = test.error.as_ref().map(|error| format!("failed: {error}"));
         line("Self-test:", error.unwrap_or_else(|| "ok".to_owned()))?;
     }
+    if let Some(ports) = &status.datapath.snat_ports {
+        line("SNAT ports:", ports.clone())?;
+    }
     for (n, cgroup) in status.datapath.exempt.iter().enumerate() {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
@@ -114,6 +122,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     }
     for (n, text) in socket_lines(&status.sockets, now).into_iter().enumerate() {
         line(if n == 0 { "Sockets:" } else { "" }, text)?;
+    }
+    for (n, text) in flow_lines(&status.flows, now).into_iter().enumerate() {
+        line(if n == 0 { "Flows:" } else { "" }, text)?;
     }
     Ok(())
 }
@@ -148,6 +159,13 @@ fn names_lines(status: Option<&dns::Status>) -> Vec<String> {
     lines
 }
 
+/// Nothing, where nobody asks.
+fn health_lines(status: &health::Status) -> Vec<String> {
+    let health::Status { ports, problems } = status;
+    let count = (*ports > 0).then(|| format!("at {}", counted(*ports, "port")));
+    count.into_iter().chain(problems.iter().cloned()).collect()
+}
+
 fn layout_line(status: &datapath::Status) -> String {
     let layout = &status.layout;
     match &status.taking_over {
@@ -177,6 +195,27 @@ fn socket_lines(sockets: &sockets::Status, now: Timestamp) -> Vec<String> {
     }
     let mut lines = vec![counts];
     lines.extend(problems.iter().map(|problem| format!("not looked at: {problem}")));
+    lines
+}
+
+fn flow_lines(flows: &flows::Status, now: Timestamp) -> Vec<String> {
+    let flows::Status { established, opening, closed, udp, .. } = flows;
+    let mut counts =
+        format!("{established} established, {opening} opening, {closed} closed, {udp} UDP");
+    if let Some(last) = &flows.last_sweep {
+        counts += &format!("; looked at {} ago", age(last.parse().ok(), now));
+    }
+    let mut lines = vec![counts];
+    if flows.collected > 0 {
+        lines.push(format!(
+            "{} collected, {} before their time",
+            flows.collected, flows.collected_early
+        ));
+    }
+    if flows.refused > 0 {
+        lines.push(format!("{} refused for lack of room (--map-size FLOWS=)", flows.refused));
+    }
+    lines.extend(flows.problem.iter().map(|problem| format!("not collected: {problem}")));
     lines
 }
 
@@ -296,12 +335,23 @@ mod tests {
                 limits: vec!["refusals show as EPERM".into()],
                 exempt: Vec::new(),
                 devices: None,
+                snat_ports: Some("49152-65535".into()),
             },
             sockets: sockets::Status {
                 closed_udp: 3,
                 reclaimed: 2,
                 last_sweep: Some("2026-11-22T11:59:30Z".into()),
                 ..sockets::Status::default()
+            },
+            flows: flows::Status {
+                established: 4,
+                opening: 1,
+                udp: 2,
+                collected: 70,
+                collected_early: 3,
+                refused: 9,
+                last_sweep: Some("2026-11-22T11:59:57Z".into()),
+                ..flows::Status::default()
             },
             dns: Some(dns::Status {
                 domain: "cluster.local".into(),
@@ -318,6 +368,10 @@ mod tests {
                 failed: 2,
                 refused: 1,
             }),
+            health_checks: health::Status {
+                ports: 2,
+                problems: vec!["health checks are not answered".into()],
+            },
             sources: vec![SourceStatus {
                 kind: "manifests".into(),
                 path: Some("/etc/lb".into()),
@@ -357,6 +411,8 @@ mod tests {
              Names:          cluster.local at 10.96.0.10, by way of 10.0.0.1:5353\n\
              \u{20}               12 answered, 2 of them by SERVFAIL, 1 REFUSED (--dns-allow)\n\
              \u{20}               elsewhere from 9.9.9.9:53: silent: timed out\n\
+             Health checks:  at 2 ports\n\
+             \u{20}               health checks are not answered\n\
              Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\
              Devices:        none (--no-packet-path)\n\
@@ -364,7 +420,11 @@ mod tests {
              source has been read\n\
              \u{20}               maps-0, kept for 1 socket\n\
              Self-test:      ok\n\
+             SNAT ports:     49152-65535\n\
              Sockets:        0 TCP and 3 UDP closed, 2 slots of closed ones freed; looked at 30s ago\n\
+             Flows:          4 established, 1 opening, 0 closed, 2 UDP; looked at 3s ago\n\
+             \u{20}               70 collected, 3 before their time\n\
+             \u{20}               9 refused for lack of room (--map-size FLOWS=)\n\
              \n\
              Not served:\n\
              \u{20} a.yaml:3: Service \"a\" is invalid\n\

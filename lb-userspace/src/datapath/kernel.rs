@@ -18,7 +18,7 @@ use super::maps::{Capacity, Maps};
 use super::ranges::SourceRange;
 use super::shared::Shared;
 use super::sizes::MAGLEV;
-use crate::host::ExemptCgroup;
+use crate::host::{ExemptCgroup, PortRange};
 
 /// The maps of the loaded programs.
 pub(super) struct KernelMaps {
@@ -34,6 +34,7 @@ pub(super) struct KernelMaps {
     maglev_size: u32,
     source_ranges: LpmTrie<MapData, [u8; 20], u32>,
     range_capacity: u32,
+    /// Changed field by field: `flows_asleep` belongs to others.
     node: Shared<Node>,
     origin: Shared<OriginSlot>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
@@ -76,9 +77,9 @@ impl KernelMaps {
             if new != old {
                 let network_first = Cidr { network: new.network, ..Cidr::NONE };
                 for step in [Cidr::NONE, network_first, new] {
-                    let mut node = self.node.get(0);
-                    node.service_cidrs[index] = step;
-                    self.node.set(0, node);
+                    // SAFETY: the pointer is to an entry of the mapping.
+                    let cidrs = |node: *mut Node| unsafe { &raw mut (*node).service_cidrs[index] };
+                    self.node.set_field(0, cidrs, step);
                 }
             }
         }
@@ -93,7 +94,9 @@ impl KernelMaps {
         for id in wanted.difference(&present) {
             self.exempt.insert(id, 0, 0).context("map EXEMPT")?;
         }
-        self.node.set(0, Node { exempt: wanted.len() as u64, ..self.node.get(0) });
+        // SAFETY: the pointer is to an entry of the mapping.
+        let exempt = |node: *mut Node| unsafe { &raw mut (*node).exempt };
+        self.node.set_field(0, exempt, wanted.len() as u64);
         for id in present.difference(&wanted) {
             self.exempt.remove(id).context("map EXEMPT")?;
         }
@@ -102,8 +105,8 @@ impl KernelMaps {
 
     /// Tells the programs which network namespace is the node's own.
     pub(super) fn store_netns(&mut self, cookie: u64) {
-        let node = Node { netns_cookie: cookie, ..self.node.get(0) };
-        self.node.set(0, node);
+        // SAFETY: the pointer is to an entry of the mapping.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).netns_cookie }, cookie);
     }
 
     /// Tells the programs what packets to endpoints elsewhere get for a source, in each family.
@@ -158,6 +161,17 @@ impl KernelMaps {
     /// The devices that the programs know.
     pub(super) fn device_indexes(&self) -> Result<BTreeSet<u32>> {
         self.devices.keys().collect::<Result<_, _>>().context("map DEVICES")
+    }
+
+    /// Tells the programs which ports packets to endpoints elsewhere get. Before they are attached: the two
+    /// numbers change one after the other.
+    pub(super) fn store_snat_ports(&mut self, range: Option<PortRange>) {
+        let (snat_first, snat_count) =
+            range.map_or((0, 0), |range| (range.first().into(), range.count()));
+        // SAFETY: the pointers are to an entry of the mapping.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).snat_first }, snat_first);
+        // SAFETY: as above.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).snat_count }, snat_count);
     }
 
     /// The entry of `MAGLEV` that a slot of a table is.

@@ -1,15 +1,19 @@
 //! The kernel side as the agent sees it: load, attach, pin; wanted state → ordered writes.
 
 mod adopt;
+mod alarm;
 mod arena;
 mod attach;
 mod claims;
 mod compact;
 mod device_pins;
 mod devices;
+mod elements;
 mod fate;
 mod filters;
+mod flows;
 mod former;
+mod grace;
 mod held;
 mod ids;
 mod kernel;
@@ -27,6 +31,7 @@ mod self_test;
 mod set;
 mod shared;
 mod sizes;
+mod snat_ports;
 mod sockets;
 mod spread;
 mod syscall;
@@ -50,6 +55,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::device_pins::FOLDERS as DEVICE_FOLDERS;
 pub(crate) use self::devices::remove_all_filters;
 pub use self::devices::{Device, DeviceStatus, Devices, DevicesStatus, Framing, TcAttach, Way};
+pub use self::flows::{Alarm, Commands, FlowTable, Flows};
 use self::kernel::KernelMaps;
 use self::load::Loaded;
 use self::maps::Maps as _;
@@ -57,10 +63,11 @@ pub(crate) use self::pins::PIN_FOLDERS;
 use self::pins::Pins;
 pub(crate) use self::self_test::{COMMAND as SELF_TEST, visit};
 pub use self::sizes::{Size, Sizes};
+use self::snat_ports::SnatPorts;
 pub use self::sockets::SocketTables;
 use self::takeover::Takeover;
 use self::writer::Writer;
-use crate::host::{self, ExemptCgroup};
+use crate::host::{self, ExemptCgroup, PortRange, ReservedPorts};
 use crate::plan::{ServicePortId, Wanted};
 use crate::sockets::{DeadPeer, Membership};
 
@@ -81,6 +88,10 @@ pub struct Config {
     pub devices: Option<Devices>,
     /// How they are attached.
     pub tc_attach: TcAttach,
+    /// `--snat-ports`: those that packets to endpoints elsewhere get; none, where no packets are rewritten.
+    pub snat_ports: Option<PortRange>,
+    /// What keeps local sockets away from them.
+    pub reserved_ports: ReservedPorts,
 }
 
 /// One change of what the kernel should hold; `None` takes the service port away.
@@ -104,6 +115,8 @@ pub struct Datapath {
     takeover: Takeover,
     self_test: Option<SelfTest>,
     sockets: Option<SocketTables>,
+    snat_ports: SnatPorts,
+    flows: Option<Flows>,
 }
 
 impl Datapath {
@@ -117,6 +130,7 @@ impl Datapath {
         let pins = Pins::new(config)?;
         let mut loaded = Loaded::load(&pins, config)?;
         let sockets = Some(SocketTables::new(&mut loaded)?);
+        let flows = Some(Flows::new(&mut loaded)?);
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
         maps.store_service_cidrs(&cidrs)?;
@@ -127,13 +141,17 @@ impl Datapath {
                  on loopback, and binding one is not refused"
             )),
         }
+        let snat_ports =
+            SnatPorts::begin(config.snat_ports, &config.reserved_ports, &mut loaded.limits);
+        maps.store_snat_ports(snat_ports.range);
         let counters = PerCpuArray::try_from(loaded.take_map("STATS")?).context("map STATS")?;
         log::follow(loaded.ebpf())?;
         maps.store_exempt(&config.exempt)?;
         let mut writer = Writer::adopt(maps)?;
         let takeover = Takeover::begin(config.clone(), pins, loaded, &mut writer.maps)?;
+        snat_ports.let_go_of_others();
         let exempt = config.exempt.clone();
-        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets })
+        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets, snat_ports, flows })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -157,6 +175,7 @@ impl Datapath {
     /// Does what is due in its own time; says in how long to call this again, if ever.
     pub fn upkeep(&mut self) -> Option<Duration> {
         let again = self.takeover.upkeep(&mut self.writer.maps);
+        let again = again.into_iter().chain(self.snat_ports.upkeep()).min();
         if self.self_test.is_none() && self.takeover.pending().is_none() {
             self.self_test = Some(self.test());
         }
@@ -194,6 +213,11 @@ impl Datapath {
         self.sockets.take()
     }
 
+    /// The flows of the packet path. `None` at the second call.
+    pub fn take_flows(&mut self) -> Option<Flows> {
+        self.flows.take()
+    }
+
     /// Whether backends have died since this was last asked.
     pub fn take_deaths(&mut self) -> bool {
         self.writer.pools.deaths.take()
@@ -222,6 +246,7 @@ impl Datapath {
             limits: self.takeover.limits().to_vec(),
             exempt: self.exempt.clone(),
             devices: self.takeover.devices(),
+            snat_ports: self.snat_ports.range.map(|range| range.to_string()),
         }
     }
 
@@ -293,6 +318,9 @@ pub struct Status {
     /// Network devices and their programs; none with `--no-packet-path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<DevicesStatus>,
+    /// `--snat-ports`, if local sockets are kept away from them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snat_ports: Option<String>,
 }
 
 /// A takeover that is not complete.

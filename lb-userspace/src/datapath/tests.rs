@@ -101,20 +101,31 @@ fn pods(numbers: &[u8]) -> BTreeSet<Endpoint> {
 
 /// The endpoints that clients of a ClusterIP may get.
 fn selected(wanted: &Wanted) -> impl Iterator<Item = Endpoint> + '_ {
-    let local = wanted.policy.internal_local;
-    let selected = wanted.backends.iter().filter(move |b| if local { b.local } else { b.cluster });
-    selected.map(|backend| (backend.address.into(), Port::new(backend.port)))
+    reached(wanted, FrontendKind::ClusterIp)
+}
+
+/// The endpoints that clients on the node may get by a frontend of this kind.
+fn reached(wanted: &Wanted, kind: FrontendKind) -> impl Iterator<Item = Endpoint> + '_ {
+    let local = wanted.policy.internal_local && kind == FrontendKind::ClusterIp;
+    let reached = wanted.backends.iter().filter(move |b| if local { b.local } else { b.cluster });
+    reached.map(|backend| (backend.address.into(), Port::new(backend.port)))
 }
 
 /// What clients connect to.
 fn frontends(wanted: &Wanted) -> impl Iterator<Item = FrontendKey> + '_ {
+    kinds(wanted).map(|(key, _)| key)
+}
+
+/// What clients connect to, and what it is.
+fn kinds(wanted: &Wanted) -> impl Iterator<Item = (FrontendKey, FrontendKind)> + '_ {
     let ports = wanted.frontends.iter().filter(|frontend| frontend.kind.is_port());
-    ports.map(|f| FrontendKey::new(f.address.into(), Port::new(f.port), protocol::TCP))
+    ports.map(|f| (FrontendKey::new(f.address.into(), Port::new(f.port), protocol::TCP), f.kind))
 }
 
 /// What every frontend should lead to in this state.
 fn expected(state: &State) -> Allowed {
-    let entries = |wanted| frontends(wanted).map(move |key| (key, selected(wanted).collect()));
+    let entries =
+        |wanted| kinds(wanted).map(move |(key, kind)| (key, reached(wanted, kind).collect()));
     state.values().flat_map(entries).collect()
 }
 
@@ -190,12 +201,14 @@ fn announce(model: &mut Model, from: &State, to: &State) {
     model.announced_listed.clear();
     for (id, wanted) in from.iter().chain(to) {
         let states = [from, to].into_iter().filter_map(|state| state.get(id));
-        let endpoints: BTreeSet<Endpoint> = states.clone().flat_map(selected).collect();
-        let listed =
-            states.flat_map(|wanted| wanted.backends.iter().filter(|b| b.cluster || b.local));
+        let listed = states
+            .clone()
+            .flat_map(|wanted| wanted.backends.iter().filter(|b| b.cluster || b.local));
         let listed: BTreeSet<Endpoint> =
             listed.map(|b| (b.address.into(), Port::new(b.port))).collect();
-        for key in frontends(wanted) {
+        for (key, kind) in kinds(wanted) {
+            let endpoints: BTreeSet<Endpoint> =
+                states.clone().flat_map(|wanted| reached(wanted, kind)).collect();
             model.announced_listed.entry(key).or_default().extend(&listed);
             model.listed.entry(key).or_default().extend(&listed);
             model.announced.entry(key).or_default().extend(&endpoints);
@@ -210,11 +223,11 @@ fn announce(model: &mut Model, from: &State, to: &State) {
     // Also in a service that a frontend leaves: its set may have become empty a moment before. Of
     // one that several services claim, it is not known here who has it.
     let populated = |state: &State, key: &FrontendKey| {
-        let claims = |wanted: &Wanted| frontends(wanted).any(|k| k == *key);
-        let mut owners = state.iter().filter(|(_, wanted)| claims(wanted));
-        let (Some((id, wanted)), None) = (owners.next(), owners.next()) else { return false };
-        let after = to.get(id).is_none_or(|after| selected(after).next().is_some());
-        selected(wanted).next().is_some() && after
+        let kind = |wanted: &Wanted| kinds(wanted).find(|(k, _)| k == key).map(|(_, kind)| kind);
+        let owners = state.iter().filter_map(|(id, wanted)| Some((id, wanted, kind(wanted)?)));
+        let [(id, wanted, kind)] = owners.collect::<Vec<_>>()[..] else { return false };
+        let after = to.get(id).is_none_or(|after| reached(after, kind).next().is_some());
+        reached(wanted, kind).next().is_some() && after
     };
     let keys = model.announced.keys();
     model.steady = keys.filter(|key| populated(from, key) && populated(to, key)).copied().collect();

@@ -30,6 +30,8 @@ use crate::api::types::{
 };
 use crate::datapath::{self, Datapath, Devices};
 use crate::dns::Zones;
+use crate::flows::{self, Lifetimes};
+use crate::health::{self, Checks};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::plan::Algorithm;
@@ -56,6 +58,8 @@ pub struct Config {
     pub node_name: String,
     /// How sockets to backends that are gone are treated.
     pub sockets: sockets::Config,
+    /// How long connections of the packet path may be idle.
+    pub flows: Lifetimes,
     /// The addresses that this node has now; [`Engine::node_addresses`] follows them.
     pub node_addresses: BTreeSet<IpAddr>,
     /// `--nodeport-addresses`; none selects all.
@@ -66,6 +70,8 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// Where names are looked up.
     pub zones: Zones,
+    /// Where health checks are answered from.
+    pub checks: Checks,
     /// Number of sources that must sync before anything is pruned.
     pub sources: usize,
 }
@@ -100,7 +106,10 @@ impl Engine {
             store.set_algorithm(config.algorithm);
             let mut sink = open()?;
             let closing = Closing::start(&config, &mut sink, asking)?;
-            Ok(Core::new(&config, store, sink, closing))
+            let flows = sink.take_flows().map(|flows| flows::start(config.flows, flows));
+            let flows =
+                flows.transpose().context("no thread can be started that collects flows")?;
+            Ok(Core::new(&config, store, sink, closing, flows))
         };
         thread::spawn(start, report, commands)?;
         ready.recv().context("the engine's thread ended before it was ready")??;
@@ -203,7 +212,9 @@ impl Engine {
             },
             datapath: datapath::Status::default(),
             sockets: sockets::Status::default(),
+            flows: flows::Status::default(),
             dns: None,
+            health_checks: health::Status::default(),
             sources: Vec::new(),
             refused: Vec::new(),
             objects: ObjectCounts::default(),

@@ -13,8 +13,9 @@ use aya::programs::loaded_programs;
 use super::check::Places;
 use super::leaf::sweep_leaves;
 use super::lock::{Lock, LockError, lock_file, lock_folder};
+use super::reserved_ports::ReservedPorts;
 use super::resolv_conf::{ETC_NETNS, ResolvConfs};
-use super::{bpffs, cgroup};
+use super::{Ports, bpffs, cgroup};
 use crate::datapath::{DEVICE_FOLDERS, PIN_FOLDERS, remove_all_filters};
 use crate::store::FILE_NAME;
 
@@ -29,12 +30,14 @@ pub struct Report {
     pub removed: Vec<PathBuf>,
     /// The mount point of the BPF file system that lb had mounted and that is unmounted now.
     pub unmounted: Option<PathBuf>,
+    /// Ports that lb had reserved and that local sockets may get again.
+    pub released: Option<Ports>,
     /// The state folder, if it exists and was left alone.
     pub kept_state: Option<PathBuf>,
 }
 
-/// Detaches the programs, removes every pin, what `lb resolv-conf` installed for this agent and the
-/// run folder's files; with `state` also the stored objects and addresses. Refuses while an agent is
+/// Detaches the programs, removes every pin, gives back reserved ports, and removes what `lb resolv-conf`
+/// installed for this agent and the run folder's files; with `state` also the stored objects and addresses. Refuses while an agent is
 /// running.
 pub fn cleanup(places: &Places, state: bool) -> Result<Report> {
     cleanup_below(Path::new(ETC_NETNS), places, state)
@@ -46,6 +49,7 @@ fn cleanup_below(etc_netns: &Path, places: &Places, state: bool) -> Result<Repor
     let mut report = Report::default();
     let run_lock = lock_run_dir(places)?;
     remove_pins(&places.bpffs, &mut report)?;
+    report.released = ReservedPorts::new(&places.state_dir).release()?;
     report.unmounted = bpffs::unmount_own(&places.run_dir)?;
     report.removed.extend(ResolvConfs::new(etc_netns, &places.run_dir).remove_all()?);
     let cgroup = places.cgroup.clone().or_else(|| Some(cgroup::find().ok()?.path));

@@ -12,6 +12,8 @@ mod lock;
 mod mounts;
 mod netlink;
 mod netns;
+mod ports;
+mod reserved_ports;
 mod resolv_conf;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
@@ -29,4 +31,6 @@ pub use lock::{Lock, LockError, lock_file, lock_folder};
 pub(crate) use mounts::mounts_of;
 pub(crate) use netlink::{Netlink, NetlinkError, open_socket};
 pub use netns::{netns_cookie, netns_number};
+pub use ports::{PortRange, Ports};
+pub use reserved_ports::{ReservedPorts, no_port_left};
 pub use resolv_conf::{ETC_NETNS, NetnsName, ResolvConfs};

@@ -21,6 +21,8 @@ mod endpoints;
 mod exempt;
 mod external;
 mod families;
+mod flows;
+mod health_checks;
 mod inherited;
 mod input;
 mod kills;
@@ -39,6 +41,7 @@ mod selftest;
 mod siblings;
 mod sizes;
 mod slots;
+mod snat_ports;
 mod sockets;
 mod startup;
 mod tcp;
@@ -105,11 +108,14 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         crowd::tests(),
         affinity::tests(),
         devices::tests(),
+        flows::tests(),
         exempt::tests(),
         local_sources::tests(),
         inherited::tests(),
         own_sockets::tests(),
         packets::tests(),
+        snat_ports::tests(),
+        health_checks::tests(),
     ]
     .into_iter()
     .flatten()

@@ -72,6 +72,13 @@ impl Status {
         found.unwrap_or_else(|| panic!("status has no .sockets.{count}: {}", self.0))
     }
 
+    /// A count about flows: `established`, `opening`, `closed`, `udp`, `strays`, `collected`.
+    #[track_caller]
+    pub(crate) fn flows(&self, count: &str) -> u64 {
+        let found = self.0["flows"][count].as_u64();
+        found.unwrap_or_else(|| panic!("status has no .flows.{count}: {}", self.0))
+    }
+
     #[track_caller]
     fn map(&self, name: &str) -> &Value {
         let maps = self.0["datapath"]["maps"].as_array();
@@ -85,6 +92,17 @@ impl Status {
         let addresses = self.0["agent"]["nodePortAddresses"].as_array();
         let addresses = addresses.unwrap_or_else(|| panic!("status has none: {}", self.0));
         addresses.iter().filter_map(Value::as_str).collect()
+    }
+
+    /// The ports that packets to endpoints elsewhere get.
+    pub(crate) fn snat_ports(&self) -> Option<&str> {
+        self.0["datapath"]["snatPorts"].as_str()
+    }
+
+    /// Where health checks are not answered, and why.
+    pub(crate) fn health_problems(&self) -> Vec<String> {
+        let problems = self.0["healthChecks"]["problems"].as_array().into_iter().flatten();
+        problems.filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// The ids of the loaded programs, sorted.
