@@ -1,5 +1,6 @@
 //! Collection of flows from the kernel's own table.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use aya::maps::{HashMap, Map, MapData};
@@ -9,7 +10,7 @@ use lb_userspace::flows::{Entry, Lifetimes, Table as _, sweep};
 use libtest_mimic::Trial;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::harness::{Stage, cases, within};
+use crate::harness::{PATIENCE, Stage, cases, eventually, within};
 
 pub(crate) fn tests() -> Vec<Trial> {
     cases![
@@ -135,15 +136,13 @@ fn pinned(stage: &Stage) -> MapData {
     MapData::from_pin(pins.next().expect("FLOWS is pinned")).expect("it can be opened")
 }
 
-/// Sets when the connection was used last, as a program does with each packet.
-fn touch(map: &mut Flows<MapData>, client: u32) {
+/// Sets when the entry was used last, as a program does with each packet.
+fn touch(map: &mut Flows<MapData>, entry: &Entry, last_seen: u64) {
     let at = std::mem::offset_of!(Flow, last_seen);
-    for entry in connection(client, 0) {
-        let key = key_bytes(&entry.key);
-        let mut value = map.get(&key, 0).expect("the entry is there");
-        value[at..at + 8].copy_from_slice(&now().to_ne_bytes());
-        map.insert(key, value, 2).expect("it is replaced");
-    }
+    let key = key_bytes(&entry.key);
+    let mut value = map.get(&key, 0).expect("the entry is there");
+    value[at..at + 8].copy_from_slice(&last_seen.to_ne_bytes());
+    map.insert(key, value, 0).expect("it is replaced");
 }
 
 /// The key as the kernel has it.
@@ -158,38 +157,42 @@ fn key_bytes(key: &FlowKey) -> [u8; KEY] {
 }
 
 fn an_agent_collects_what_it_finds_and_keeps_what_is_in_use() {
-    let mut stage = Stage::without_agent();
-    stage.agent.set_options(&["--flow-established", "6"]);
-    stage.agent.start();
+    let mut stage = Stage::start();
     assert_eq!(stage.agent.status().used("FLOWS"), 0);
     stage.agent.kill_nine();
     let map = pinned(&stage);
     let mut flows = table(&map, Commands::ALL);
+    let mut map = Flows::try_from(Map::HashMap(map)).expect("a hash");
+    // Times to come are those of packets that come all the time.
+    let in_use = now() + 1000 * SECOND;
     fill(&mut flows, 1000, now());
-    let lone = connection(2000, now())[0];
+    let lone = connection(2000, in_use)[0];
     flows.put(&lone).expect("there is room");
     stage.agent.start();
-    within(Duration::from_secs(5), "the agent has looked", || match stage.agent.status() {
+    eventually("the agent has looked", || match stage.agent.status() {
         status if status.flows("established") == 1000 && status.flows("strays") == 1 => Ok(()),
         status => Err(format!("{} are established", status.flows("established"))),
     });
     assert_eq!(stage.agent.status().used("FLOWS"), 2001);
-    let mut map = Flows::try_from(Map::HashMap(map)).expect("a hash");
-    within(Duration::from_secs(30), "only what is in use is left", || {
-        touch(&mut map, 7);
+
+    stage.agent.kill_nine();
+    let living = connection(7, in_use);
+    touch(&mut map, &living[1], in_use);
+    touch(&mut map, &lone, SECOND);
+    stage.agent.set_options(&["--flow-established", "1"]);
+    stage.agent.start();
+    within(PATIENCE * 2, "only what is in use is left", || {
         let status = stage.agent.status();
         match (status.used("FLOWS"), status.flows("established"), status.flows("collected")) {
             (2, 1, 999) => Ok(()),
             counts => Err(format!("(entries, established, collected) is {counts:?}")),
         }
     });
-    let mut left =
-        flows.list().expect("listed").into_iter().map(|entry| entry.key).collect::<Vec<_>>();
-    left.sort_unstable();
-    let mut wanted = connection(7, 0).map(|entry| entry.key);
-    wanted.sort_unstable();
-    assert_eq!(left, wanted);
-    within(Duration::from_secs(30), "it goes when it is not used any more", || {
+    let left: BTreeSet<_> =
+        flows.list().expect("listed").into_iter().map(|entry| entry.key).collect();
+    assert_eq!(left, living.map(|entry| entry.key).into());
+    touch(&mut map, &living[1], now());
+    within(PATIENCE * 2, "it goes when it is not used any more", || {
         match stage.agent.status().used("FLOWS") {
             0 => Ok(()),
             used => Err(format!("{used} entries")),
