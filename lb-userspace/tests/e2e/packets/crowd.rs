@@ -4,7 +4,7 @@ use libtest_mimic::Trial;
 
 use super::{LISTEN, NODE_PORT, node_port, node_ports};
 use crate::harness::status::Op;
-use crate::harness::{Lan, cases};
+use crate::harness::{Lan, cases, eventually};
 use crate::probe::{Errno, Kind};
 
 pub(crate) fn tests() -> Vec<Trial> {
@@ -46,17 +46,27 @@ fn ten_thousand_at_once_are_each_answered() {
 }
 
 fn a_full_table_refuses_new_ones_only() {
-    let lan = lan(&["--map-size", "FLOWS=1024"]);
+    let lan = lan(&["--map-size", "FLOWS=1024", "--flow-closed", "1"]);
     let [v4, v6] = node_ports();
-    let probe = lan.probe();
+    let [leaving, staying, stranger] = std::array::from_fn(|_| lan.probe());
     // Two entries each.
-    probe.hold(Kind::Udp4, v4, 412);
-    probe.hold(Kind::Tcp6, v6, 100);
-    assert_eq!(probe.hold_ask(), Ok(()), "there is room for all of them");
+    leaving.hold(Kind::Tcp4, v4, 412);
+    staying.hold(Kind::Udp6, v6, 100);
+    for probe in [&leaving, &staying] {
+        assert_eq!(probe.hold_ask(), Ok(()), "there is room for all of them");
+    }
     assert_eq!(lan.agent.status().used("FLOWS"), 1024);
     assert_eq!(lan.agent.status().counter(Op::Ingress, "flowsFull"), 0);
-    let stranger = lan.probe();
     assert_eq!(stranger.udp(v4), Err(Errno(libc::EAGAIN)), "one more");
     assert_eq!(lan.agent.status().counter(Op::Ingress, "flowsFull"), 1);
-    assert_eq!(probe.hold_ask(), Ok(()), "the others go on");
+    for probe in [&leaving, &staying] {
+        assert_eq!(probe.hold_ask(), Ok(()), "the others go on");
+    }
+    leaving.hold_end();
+    eventually("what was closed is collected", || match lan.agent.status().used("FLOWS") {
+        used if used < 512 => Ok(()),
+        used => Err(format!("{used} entries")),
+    });
+    stranger.udp(v4).expect("there is room again");
+    assert_eq!(staying.hold_ask(), Ok(()), "those that stayed");
 }

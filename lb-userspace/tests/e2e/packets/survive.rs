@@ -27,26 +27,22 @@ fn targets() -> [SocketAddr; 4] {
     [(v4, 0), (v4, 1), (v6, 0), (v6, 1)].map(|(ip, offset)| SocketAddr::new(ip, NODE_PORT + offset))
 }
 
-/// Clients that send without a pause, and others that come anew all the time.
+/// A client that sends without a pause, and one that comes anew all the time.
 struct Traffic {
     streams: Probe,
-    visitors: Vec<Probe>,
+    visitor: Probe,
 }
 
 impl Traffic {
     #[track_caller]
     fn start(lan: &Lan) -> Self {
-        let streams = lan.probe();
+        let (streams, visitor) = (lan.probe(), lan.probe());
         targets().into_iter().for_each(|to| streams.stream_start(to));
         let [near, far, near6, far6] = targets();
-        let kinds =
+        let visits =
             [(Kind::Tcp4, near), (Kind::Tcp4, far), (Kind::Udp6, near6), (Kind::Tcp6, far6)];
-        let visitors = kinds.map(|(kind, to)| {
-            let probe = lan.probe();
-            probe.load_start(kind, to);
-            probe
-        });
-        Self { streams, visitors: visitors.into() }
+        visitor.record_start(&visits);
+        Self { streams, visitor }
     }
 
     #[track_caller]
@@ -55,11 +51,14 @@ impl Traffic {
             let bytes = outcome.unwrap_or_else(|error| panic!("a connection over {what}: {error}"));
             assert!(bytes > 0, "data flows over {what}");
         }
-        for visitor in self.visitors {
-            for tally in visitor.load_stop() {
-                tally.assert_all_answered(what);
-            }
-        }
+        let visits = self.visitor.record_stop();
+        let wrong: Vec<_> = visits
+            .iter()
+            .filter(|visit| visit.outcome.as_deref() != Ok(["near", "far"][visit.target % 2]))
+            .collect();
+        let count = wrong.len();
+        assert!(wrong.is_empty(), "{count} of {} over {what}: {:?}", visits.len(), wrong.first());
+        assert!(visits.len() > 100, "only {} visits over {what}", visits.len());
     }
 }
 
