@@ -32,6 +32,7 @@ mod manifests;
 mod names;
 mod node_ports;
 mod own_sockets;
+mod packets;
 mod reclaim;
 mod refusals;
 mod restart;
@@ -112,6 +113,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         local_sources::tests(),
         inherited::tests(),
         own_sockets::tests(),
+        packets::tests(),
         snat_ports::tests(),
         health_checks::tests(),
     ]

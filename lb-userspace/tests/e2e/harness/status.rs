@@ -10,6 +10,8 @@ pub(crate) enum Op {
     UdpSend,
     UdpReceive,
     PeerName,
+    /// A packet on its way in.
+    Ingress,
 }
 
 impl Op {
@@ -20,6 +22,7 @@ impl Op {
             Self::UdpSend => "udpSend",
             Self::UdpReceive => "udpReceive",
             Self::PeerName => "peerName",
+            Self::Ingress => "ingress",
         }
     }
 }
