@@ -117,12 +117,18 @@ impl Loaded {
         self.ebpf.take_map(name).with_context(|| format!("map {name} missing from the object"))
     }
 
+    /// Takes an array out of the object and maps it into memory.
+    pub(super) fn share<T: Copy>(&mut self, name: &str) -> Result<Shared<T>> {
+        let Map::Array(data) = self.take_map(name)? else { bail!("map {name} is not an array") };
+        share(&data).with_context(|| format!("map {name}"))
+    }
+
     /// A map that stays in the object.
     pub(super) fn map(&self, name: &str) -> Result<&Map> {
         self.ebpf.map(name).with_context(|| format!("map {name} missing from the object"))
     }
 
-    /// Maps an array into memory. It stays in the object, which programs that are verified later need whole.
+    /// Maps an array into memory that stays in the object.
     pub(super) fn view<T: Copy>(&self, name: &str) -> Result<Shared<T>> {
         let Map::Array(data) = self.map(name)? else { bail!("map {name} is not an array") };
         share(data).with_context(|| format!("map {name}"))
