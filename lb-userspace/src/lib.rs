@@ -8,6 +8,7 @@ pub mod cli;
 pub mod datapath;
 pub mod dns;
 pub mod engine;
+pub mod flows;
 pub mod host;
 pub mod object;
 pub mod observe;

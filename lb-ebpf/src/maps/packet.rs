@@ -28,7 +28,7 @@ static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
 static MAGLEV: Array<u32> =
     Array::with_max_entries(entries::MAGLEV * maglev::DEFAULT_SIZE, BPF_F_MMAPABLE);
 
-/// Slots of one table of `MAGLEV`.
+/// Slots of each of them.
 #[unsafe(no_mangle)]
 static MAGLEV_SIZE: Global<u32> = Global::new(maglev::DEFAULT_SIZE);
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::datapath;
 use crate::dns;
+use crate::flows;
 use crate::object::Key;
 use crate::plan::Protocol;
 use crate::sockets::{self, Cause};
@@ -95,6 +96,9 @@ pub struct Status {
     pub datapath: datapath::Status,
     /// Sockets closed and slots freed.
     pub sockets: sockets::Status,
+    /// Connections of the packet path.
+    #[serde(default)]
+    pub flows: flows::Status,
     /// Names, unless the agent does not answer for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<dns::Status>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use ipnet::IpNet;
+use lb_common::maglev;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -17,13 +18,15 @@ use super::Done;
 use super::args::PlacesArgs;
 use super::devices::DeviceArgs;
 use super::dns::{DnsArgs, parse_socket_address};
+use super::flows::FlowArgs;
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
 use crate::host::{self, Inherited, Level, Lock, LockError, Places, PortRange, ReservedPorts};
 use crate::observe::{self, Metrics};
-use crate::{datapath, dns, sockets, source};
+use crate::plan::Algorithm;
 use crate::store::allocate::NODE_PORTS;
+use crate::{datapath, dns, sockets, source};
 
 #[derive(Args, Debug)]
 pub(super) struct AgentArgs {
@@ -46,7 +49,8 @@ pub(super) struct AgentArgs {
     /// may be repeated, and need not exist yet
     #[arg(long, env = "LB_EXEMPT_CGROUP", value_name = "DIR", value_delimiter = ':')]
     exempt_cgroup: Vec<PathBuf>,
-    /// Entries of a map, for more or fewer Services than usual: FRONTENDS, SERVICES, RUNS, BACKENDS, AFFINITY, ORIGIN
+    /// Entries of a map, for more or fewer Services than usual: FRONTENDS, SERVICES, RUNS, BACKENDS,
+    /// AFFINITY, ORIGIN, FLOWS, SOURCE_RANGES; of MAGLEV, tables
     #[arg(
         long,
         env = "LB_MAP_SIZE",
@@ -69,6 +73,8 @@ pub(super) struct AgentArgs {
         value_parser = clap::value_parser!(u64).range(1..=86_400)
     )]
     reclaim_after: u64,
+    #[command(flatten)]
+    flows: FlowArgs,
     /// Serve NodePorts only on addresses of the node in these ranges; a family without range is
     /// served on all, loopback included
     #[arg(
@@ -92,6 +98,21 @@ pub(super) struct AgentArgs {
     /// those with another are left alone
     #[arg(long, env = "LB_SERVICE_PROXY_NAME", value_name = "NAME")]
     service_proxy_name: Option<String>,
+    /// How new connections from outside are spread over endpoints: `maglev`, so that several nodes
+    /// choose alike for an address that they share, or `random`; the annotation lb.algorithm of a
+    /// Service goes before
+    #[arg(long, env = "LB_ALGORITHM", default_value_t, value_name = "ALGORITHM")]
+    lb_algorithm: Algorithm,
+    /// Slots of each Maglev table, the same on every node: 251, 509, 1021, 2039, 4093, 8191, 16381,
+    /// 32749, 65521 or 131071; 100 times as many as a Service has endpoints
+    #[arg(
+        long,
+        env = "LB_MAGLEV_TABLE_SIZE",
+        default_value_t = maglev::DEFAULT_SIZE,
+        value_name = "SLOTS",
+        value_parser = parse_table_size
+    )]
+    maglev_table_size: u32,
     #[command(flatten)]
     devices: DeviceArgs,
     #[command(flatten)]
@@ -146,12 +167,23 @@ pub(super) fn parse_range(word: &str) -> Result<IpNet, String> {
     Ok(cidr)
 }
 
+/// One of the sizes that a Maglev table can have.
+fn parse_table_size(word: &str) -> Result<u32, String> {
+    let size = word.parse().map_err(|_| format!("{word} is no number of slots"))?;
+    if maglev::is_usable(size) {
+        return Ok(size);
+    }
+    let next = maglev::next_size(size).map_or_else(String::new, |next| format!(", such as {next}"));
+    Err(format!("a table can have one of {:?} slots{next}", maglev::SIZES))
+}
+
 pub(super) async fn run(args: AgentArgs) -> Done {
     // Before there is a second thread.
     let inherited = Inherited::take().context("sockets that were passed to the agent")?;
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
+    let sizes = sizes.with_maglev(args.maglev_table_size);
     let places = args.places.places()?;
     let exempt = exempt(&args.exempt_cgroup)?;
     preflight(&places)?;
@@ -198,11 +230,13 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             close_tcp: args.close_tcp,
             reclaim_after: Duration::from_secs(args.reclaim_after),
         },
+        flows: args.flows.lifetimes(),
         service_cidrs: args.service_cidr,
         node_name,
         node_addresses: addresses.list()?,
         nodeport_addresses: args.nodeport_addresses,
         service_proxy_name: args.service_proxy_name,
+        algorithm: args.lb_algorithm,
         zones,
         sources: manifests.len() + usize::from(dns.is_some()),
     })?;
@@ -388,9 +422,19 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_cannot_be_meant_are_refused_with_the_remedy() {
-        assert!(parse_cidr("10.96.0.0/12").is_ok());
-        assert!(parse_cidr("fd00:10:96::/112").is_ok());
+    fn table_sizes_that_cannot_be_are_refused_with_one_that_can() {
+        assert_eq!(parse_table_size("251"), Ok(251));
+        for (word, remedy) in [
+            ("many", "many is no number"),
+            ("16384", "such as 32749"),
+            ("0", "such as 251"),
+            ("1000000", "one of [251"),
+        ] {
+            let error = parse_table_size(word).expect_err(word);
+            assert!(error.contains(remedy), "{word}: {error}");
+        }
+    }
+
     #[test]
     fn snat_ports_are_many_and_nobodys_else() {
         for word in ["49152-65535", "1024-29999", "32768-33791"] {
@@ -407,6 +451,10 @@ mod tests {
         }
     }
 
+    #[test]
+    fn ranges_that_cannot_be_meant_are_refused_with_the_remedy() {
+        assert!(parse_cidr("10.96.0.0/12").is_ok());
+        assert!(parse_cidr("fd00:10:96::/112").is_ok());
         for (word, remedy) in [
             ("10.96.0.1/12", "10.96.0.0/12 is the range"),
             ("10.96.0.0", "such as 10.96.0.0/12"),

@@ -41,8 +41,9 @@ fn print(report: &Report, out: &mut Out) -> Result<()> {
     if let Some(ports) = &report.released {
         writeln!(out, "took the ports {ports} out of net.ipv4.ip_local_reserved_ports")?;
     }
-    let Report { pins, removed, unmounted, released, kept_state: _ } = report;
-    if *pins == 0 && removed.is_empty() && unmounted.is_none() && released.is_none() {
+    let Report { pins, devices, removed, unmounted, released, kept_state: _ } = report;
+    let nothing = *pins == 0 && *devices == 0 && removed.is_empty();
+    if nothing && unmounted.is_none() && released.is_none() {
         writeln!(out, "nothing to clean up")?;
     }
     if let Some(state) = &report.kept_state {

@@ -12,6 +12,7 @@ mod delete;
 mod describe;
 mod devices;
 mod dns;
+mod flows;
 mod get;
 mod input;
 mod output;

@@ -16,6 +16,7 @@ use super::table::Table;
 use crate::api::types::{RefusedObject, SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
 use crate::dns::{self, UpstreamState};
+use crate::flows;
 use crate::sockets;
 
 #[derive(Args, Debug)]
@@ -111,12 +112,15 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
         line(label, format!("{}{absent}", cgroup.path.display()))?;
+    }
     if let Some(ports) = &status.datapath.snat_ports {
         line("SNAT ports:", ports.clone())?;
     }
-    }
     for (n, text) in socket_lines(&status.sockets, now).into_iter().enumerate() {
         line(if n == 0 { "Sockets:" } else { "" }, text)?;
+    }
+    for (n, text) in flow_lines(&status.flows, now).into_iter().enumerate() {
+        line(if n == 0 { "Flows:" } else { "" }, text)?;
     }
     Ok(())
 }
@@ -180,6 +184,27 @@ fn socket_lines(sockets: &sockets::Status, now: Timestamp) -> Vec<String> {
     }
     let mut lines = vec![counts];
     lines.extend(problems.iter().map(|problem| format!("not looked at: {problem}")));
+    lines
+}
+
+fn flow_lines(flows: &flows::Status, now: Timestamp) -> Vec<String> {
+    let flows::Status { established, opening, closed, udp, .. } = flows;
+    let mut counts =
+        format!("{established} established, {opening} opening, {closed} closed, {udp} UDP");
+    if let Some(last) = &flows.last_sweep {
+        counts += &format!("; looked at {} ago", age(last.parse().ok(), now));
+    }
+    let mut lines = vec![counts];
+    if flows.collected > 0 {
+        lines.push(format!(
+            "{} collected, {} before their time",
+            flows.collected, flows.collected_early
+        ));
+    }
+    if flows.refused > 0 {
+        lines.push(format!("{} refused for lack of room (--map-size FLOWS=)", flows.refused));
+    }
+    lines.extend(flows.problem.iter().map(|problem| format!("not collected: {problem}")));
     lines
 }
 
@@ -299,6 +324,7 @@ mod tests {
                 limits: vec!["refusals show as EPERM".into()],
                 exempt: Vec::new(),
                 devices: None,
+                snat_ports: Some("49152-65535".into()),
             },
             sockets: sockets::Status {
                 closed_udp: 3,
@@ -306,11 +332,20 @@ mod tests {
                 last_sweep: Some("2026-11-22T11:59:30Z".into()),
                 ..sockets::Status::default()
             },
+            flows: flows::Status {
+                established: 4,
+                opening: 1,
+                udp: 2,
+                collected: 70,
+                collected_early: 3,
+                refused: 9,
+                last_sweep: Some("2026-11-22T11:59:57Z".into()),
+                ..flows::Status::default()
+            },
             dns: Some(dns::Status {
                 domain: "cluster.local".into(),
                 cluster_ips: vec!["10.96.0.10".parse().expect("an address")],
                 listeners: vec!["10.0.0.1:5353".parse().expect("an address")],
-                snat_ports: Some("49152-65535".into()),
                 elsewhere: dns::ForwardStatus {
                     problem: None,
                     upstreams: vec![dns::UpstreamStatus {
@@ -368,7 +403,11 @@ mod tests {
              source has been read\n\
              \u{20}               maps-0, kept for 1 socket\n\
              Self-test:      ok\n\
+             SNAT ports:     49152-65535\n\
              Sockets:        0 TCP and 3 UDP closed, 2 slots of closed ones freed; looked at 30s ago\n\
+             Flows:          4 established, 1 opening, 0 closed, 2 UDP; looked at 3s ago\n\
+             \u{20}               70 collected, 3 before their time\n\
+             \u{20}               9 refused for lack of room (--map-size FLOWS=)\n\
              \n\
              Not served:\n\
              \u{20} a.yaml:3: Service \"a\" is invalid\n\
@@ -385,7 +424,6 @@ mod tests {
         );
     }
 
-             SNAT ports:     49152-65535\n\
     #[test]
     fn programs_get_the_status_as_it_is() {
         let captured = Captured::default();

@@ -8,7 +8,7 @@ use lb_common::abi::{Life, List, Policy, Run};
 use super::ids::Ids;
 use super::maps::Maps;
 use super::pools::Pools;
-use super::set::Member;
+use super::set::{Identity, Member};
 use super::writer::{Installed, Writer};
 
 impl<M: Maps> Writer<M> {
@@ -27,6 +27,8 @@ impl<M: Maps> Writer<M> {
             found.frontends.insert(key);
         }
         writer.adopt_runs();
+        writer.adopt_tables();
+        writer.adopt_ranges()?;
         writer.adopt_backends();
         writer.doubt_sets();
         let capacity = writer.maps.capacity();
@@ -51,6 +53,41 @@ impl<M: Maps> Writer<M> {
         }
     }
 
+    /// Claims the table of every service that is spread by one. The same one twice, or one behind the
+    /// end, cannot have been written by lb: its service is spread at random.
+    fn adopt_tables(&mut self) {
+        let capacity = self.maps.capacity().tables;
+        let mut used = BTreeSet::new();
+        for (&index, Installed { set, .. }) in &mut self.adopted {
+            let Some(table) = set.table() else { continue };
+            if table < capacity && used.insert(table) {
+                set.table_unknown = true;
+            } else {
+                set.policy.maglev = 0;
+                self.maps.store_policy(index, set.policy);
+            }
+        }
+        self.pools.tables = Ids::with_used(capacity, used);
+    }
+
+    /// Finds the ranges of every service. Those of a service that nothing leads to must not meet the
+    /// next one that gets its index.
+    fn adopt_ranges(&mut self) -> Result<()> {
+        for (index, range) in self.maps.ranges().context("reading map SOURCE_RANGES")? {
+            match self.adopted.get_mut(&index) {
+                Some(Installed { set, .. }) => {
+                    set.ranges.insert(range);
+                    self.pools.ranges.used += 1;
+                }
+                None => {
+                    let deleted = self.maps.delete_range(index, &range);
+                    deleted.context("deleting from map SOURCE_RANGES")?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Finds the members of every set: what is present and belongs to a service that is served. Of two
     /// entries for one endpoint, the one that a run names. All others are dead: they were written
     /// by an agent that was killed before anything led to them.
@@ -69,11 +106,12 @@ impl<M: Maps> Writer<M> {
             }
             let member = Member { id, life };
             let endpoint = (backend.address, backend.port);
+            let identity = Identity { endpoint, here: backend.here != 0 };
             let loser = match self.adopted.get_mut(&backend.service) {
                 None => Some(member),
-                Some(Installed { set, .. }) => match set.members.get(&endpoint) {
+                Some(Installed { set, .. }) => match set.members.get(&identity) {
                     Some(_) if !named.contains(&id) => Some(member),
-                    _ => set.members.insert(endpoint, member),
+                    _ => set.members.insert(identity, member),
                 },
             };
             if let Some(Member { id, life }) = loser {

@@ -2,7 +2,8 @@
 //!
 //! ClusterIPs are allocated, each to one Service. Nobody allocates external IPs: two Services may
 //! name the same one, or a ClusterIP of another, or a node's address. The rank decides, then who
-//! has it already. Who loses waits: everything else of its Service is served.
+//! has it already. Who loses waits: everything else of its Service is served. An external address
+//! itself, whatever the port, is everybody's who names it, and waits without a word.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,8 @@ enum Rank {
     NodePort,
     /// By mere assertion.
     External,
+    /// By mere assertion, of what several may have.
+    ExternalAddress,
 }
 
 impl Claim {
@@ -45,7 +48,7 @@ impl Claim {
     /// is: by its rank, or because what was allocated is nobody else's.
     pub(super) fn outranks_unknown(&self, kind: FrontendKind) -> bool {
         let other = Rank::of(kind);
-        self.rank < other || (self.rank == other && other != Rank::External)
+        self.rank < other || (self.rank == other && other < Rank::External)
     }
 }
 
@@ -56,9 +59,8 @@ impl Rank {
                 Self::ClusterIp
             }
             FrontendKind::NodePort => Self::NodePort,
-            FrontendKind::External | FrontendKind::LoadBalancer | FrontendKind::ExternalAddress => {
-                Self::External
-            }
+            FrontendKind::External | FrontendKind::LoadBalancer => Self::External,
+            FrontendKind::ExternalAddress => Self::ExternalAddress,
         }
     }
 }
@@ -72,13 +74,13 @@ pub(super) fn is_cluster_ip(kind: FrontendKind) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {
     by_key: BTreeMap<FrontendKey, BTreeSet<Claim>>,
-    by_id: BTreeMap<ServicePortId, BTreeSet<FrontendKey>>,
+    by_id: BTreeMap<ServicePortId, BTreeMap<FrontendKey, FrontendKind>>,
 }
 
 impl Waiting {
     /// Notes a claim that lost.
     pub(super) fn add(&mut self, key: FrontendKey, claim: Claim) {
-        self.by_id.entry(claim.id.clone()).or_default().insert(key);
+        self.by_id.entry(claim.id.clone()).or_default().insert(key, claim.kind);
         let claim = Claim { challenges: true, ..claim };
         self.by_key.entry(key).or_default().insert(claim);
     }
@@ -96,7 +98,7 @@ impl Waiting {
 
     /// Takes away every claim of `id`, which is planned anew or gone.
     pub(super) fn withdraw(&mut self, id: &ServicePortId) {
-        for key in self.by_id.remove(id).unwrap_or_default() {
+        for key in self.by_id.remove(id).unwrap_or_default().into_keys() {
             if let Some(claims) = self.by_key.get_mut(&key) {
                 claims.retain(|claim| claim.id != *id);
                 if claims.is_empty() {
@@ -107,7 +109,9 @@ impl Waiting {
     }
 
     /// Every claim, by the one who makes it.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&ServicePortId, &BTreeSet<FrontendKey>)> {
+    pub(super) fn iter(
+        &self,
+    ) -> impl Iterator<Item = (&ServicePortId, &BTreeMap<FrontendKey, FrontendKind>)> {
         self.by_id.iter().filter(|(_, keys)| !keys.is_empty())
     }
 }

@@ -53,7 +53,7 @@ impl<M: Maps> Writer<M> {
         let owner = self.frontends.get(&key).and_then(|entry| self.owners.get(&entry.service()));
         match owner.and_then(|id| self.services.get(id)) {
             None => Membership::NoService,
-            Some(port) if port.set.members.contains_key(&peer.backend) => Membership::Member,
+            Some(port) if port.set.has(peer.backend) => Membership::Member,
             Some(_) => Membership::Absent,
         }
     }

@@ -1,4 +1,4 @@
-//! Which indexes of a table are in use: backend ids and service indexes.
+//! Which indexes of a table are in use: backend ids, service indexes and tables of `MAGLEV`.
 
 /// Hands out the lowest ids first, so that tables stay dense. An id that was given back waits
 /// for a grace period, as slots do.
@@ -53,6 +53,11 @@ impl Ids {
                 id
             })
         })
+    }
+
+    /// Gives an id back that no program has ever been shown.
+    pub(super) fn release(&mut self, id: u32) {
+        self.free.push(id);
     }
 
     /// Gives an id back that a program may still use.

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, ArrayOfMaps, HashMap, MapData, MapError};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
 use lb_common::abi::{
     Address, Backend, Cidr, FrontendEntry, FrontendKey, Life, List, Node, OriginSlot, Policy, Run,
     Service,
@@ -14,7 +15,9 @@ use lb_common::abi::{
 
 use super::load::Loaded;
 use super::maps::{Capacity, Maps};
+use super::ranges::SourceRange;
 use super::shared::Shared;
+use super::sizes::MAGLEV;
 use crate::host::{ExemptCgroup, PortRange};
 
 /// The maps of the loaded programs.
@@ -26,6 +29,12 @@ pub(super) struct KernelMaps {
     services: Shared<Service>,
     runs: Shared<u32>,
     backends: Shared<Backend>,
+    /// Tables, one after the other.
+    maglev: Shared<u32>,
+    maglev_size: u32,
+    source_ranges: LpmTrie<MapData, [u8; 20], u32>,
+    range_capacity: u32,
+    /// Changed field by field: `flows_asleep` belongs to others.
     node: Shared<Node>,
     origin: Shared<OriginSlot>,
     grace: ArrayOfMaps<MapData, Array<MapData, u32>>,
@@ -36,7 +45,9 @@ impl KernelMaps {
     /// Takes the maps out of a loaded object and maps the arrays into memory.
     pub(super) fn new(loaded: &mut Loaded) -> Result<Self> {
         let frontends = loaded.take_map("FRONTENDS")?;
-        let frontend_capacity = capacity(&frontends)?;
+        let frontend_capacity = capacity(&frontends).context("map FRONTENDS")?;
+        let source_ranges = loaded.take_map("SOURCE_RANGES")?;
+        let range_capacity = capacity(&source_ranges).context("map SOURCE_RANGES")?;
         Ok(Self {
             frontends: HashMap::try_from(frontends).context("map FRONTENDS")?,
             frontend_capacity,
@@ -45,6 +56,10 @@ impl KernelMaps {
             services: loaded.share("SERVICES")?,
             runs: loaded.share("RUNS")?,
             backends: loaded.share("BACKENDS")?,
+            maglev: loaded.share(MAGLEV)?,
+            maglev_size: loaded.maglev_size,
+            source_ranges: LpmTrie::try_from(source_ranges).context("map SOURCE_RANGES")?,
+            range_capacity,
             node: loaded.share("NODE")?,
             origin: loaded.share("ORIGIN")?,
             grace: ArrayOfMaps::try_from(loaded.take_map("GRACE")?).context("map GRACE")?,
@@ -62,9 +77,9 @@ impl KernelMaps {
             if new != old {
                 let network_first = Cidr { network: new.network, ..Cidr::NONE };
                 for step in [Cidr::NONE, network_first, new] {
-                    let mut node = self.node.get(0);
-                    node.service_cidrs[index] = step;
-                    self.node.set(0, node);
+                    // SAFETY: the pointer is to an entry of the mapping.
+                    let cidrs = |node: *mut Node| unsafe { &raw mut (*node).service_cidrs[index] };
+                    self.node.set_field(0, cidrs, step);
                 }
             }
         }
@@ -79,7 +94,9 @@ impl KernelMaps {
         for id in wanted.difference(&present) {
             self.exempt.insert(id, 0, 0).context("map EXEMPT")?;
         }
-        self.node.set(0, Node { exempt: wanted.len() as u64, ..self.node.get(0) });
+        // SAFETY: the pointer is to an entry of the mapping.
+        let exempt = |node: *mut Node| unsafe { &raw mut (*node).exempt };
+        self.node.set_field(0, exempt, wanted.len() as u64);
         for id in present.difference(&wanted) {
             self.exempt.remove(id).context("map EXEMPT")?;
         }
@@ -88,8 +105,8 @@ impl KernelMaps {
 
     /// Tells the programs which network namespace is the node's own.
     pub(super) fn store_netns(&mut self, cookie: u64) {
-        let node = Node { netns_cookie: cookie, ..self.node.get(0) };
-        self.node.set(0, node);
+        // SAFETY: the pointer is to an entry of the mapping.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).netns_cookie }, cookie);
     }
 
     /// Tells the programs what packets to endpoints elsewhere get for a source, in each family.
@@ -151,7 +168,16 @@ impl KernelMaps {
     pub(super) fn store_snat_ports(&mut self, range: Option<PortRange>) {
         let (snat_first, snat_count) =
             range.map_or((0, 0), |range| (range.first().into(), range.count()));
-        self.node.set(0, Node { snat_first, snat_count, ..self.node.get(0) });
+        // SAFETY: the pointers are to an entry of the mapping.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).snat_first }, snat_first);
+        // SAFETY: as above.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).snat_count }, snat_count);
+    }
+
+    /// The entry of `MAGLEV` that a slot of a table is.
+    fn maglev_slot(&self, table: u32, slot: u32) -> u32 {
+        assert!(slot < self.maglev_size, "slot {slot} of {}", self.maglev_size);
+        table * self.maglev_size + slot
     }
 
     /// Slots of `ORIGIN`, and how many of them sockets hold.
@@ -169,6 +195,9 @@ impl Maps for KernelMaps {
             services: self.services.len(),
             slots: self.runs.len(),
             backends: self.backends.len(),
+            ranges: self.range_capacity,
+            tables: self.maglev.len() / self.maglev_size,
+            table_size: self.maglev_size,
         }
     }
 
@@ -212,15 +241,27 @@ impl Maps for KernelMaps {
         unsafe { AtomicU64::from_ptr(word) }.store(policy.to_word(), Ordering::Release);
     }
 
+    fn store_entry(&mut self, table: u32, slot: u32, backend: u32) {
+        let word = self.maglev.field(self.maglev_slot(table, slot), |slot| slot);
+        // Release: the backend must be there before the slot that names it.
+        // SAFETY: an aligned word of the mapping, which lives as long as self.
+        unsafe { AtomicU32::from_ptr(word) }.store(backend, Ordering::Release);
+    }
+
+    fn put_range(&mut self, service: u32, range: &SourceRange) -> io::Result<()> {
+        self.source_ranges.insert(&range_key(service, range), 1, 0).map_err(io_error)
+    }
+
+    fn delete_range(&mut self, service: u32, range: &SourceRange) -> io::Result<()> {
+        absent_is_fine(self.source_ranges.remove(&range_key(service, range)))
+    }
+
     fn put_frontend(&mut self, key: &FrontendKey, entry: FrontendEntry) -> io::Result<()> {
         self.frontends.insert(key.to_bytes(), entry.0, 0).map_err(io_error)
     }
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> io::Result<()> {
-        match self.frontends.remove(&key.to_bytes()).map_err(io_error) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
+        absent_is_fine(self.frontends.remove(&key.to_bytes()))
     }
 
     fn grace(&mut self) -> io::Result<()> {
@@ -245,6 +286,31 @@ impl Maps for KernelMaps {
     fn backend(&self, id: u32) -> Backend {
         self.backends.get(id)
     }
+
+    fn entry(&self, table: u32, slot: u32) -> u32 {
+        self.maglev.get(self.maglev_slot(table, slot))
+    }
+
+    fn ranges(&self) -> io::Result<Vec<(u32, SourceRange)>> {
+        let keys = self.source_ranges.keys().map(|key| key.map(|key| range_of(&key)));
+        keys.collect::<Result<_, _>>().map_err(io_error)
+    }
+}
+
+/// The key of a range: the fields of [`lb_common::abi::RangeKey`] as they lie in memory.
+fn range_key(service: u32, range: &SourceRange) -> Key<[u8; 20]> {
+    let mut bytes = [0; 20];
+    let (index, address) = bytes.split_at_mut(4);
+    index.copy_from_slice(&service.to_ne_bytes());
+    address.copy_from_slice(&range.address.bytes());
+    Key::new(range.prefix, bytes)
+}
+
+/// The inverse of [`range_key`].
+fn range_of(key: &Key<[u8; 20]>) -> (u32, SourceRange) {
+    let [a, b, c, d, address @ ..] = key.data();
+    let range = SourceRange { prefix: key.prefix_len(), address: Address::from_bytes(address) };
+    (u32::from_ne_bytes([a, b, c, d]), range)
 }
 
 /// A range as the programs compare it.
@@ -253,9 +319,19 @@ pub(super) fn cidr(net: &ipnet::IpNet) -> Cidr {
     Cidr::new(Address::from(net.network()), net.prefix_len() + v4_in_v6)
 }
 
-fn capacity(map: &aya::maps::Map) -> Result<u32> {
-    let aya::maps::Map::HashMap(data) = map else { bail!("map FRONTENDS is not a hash") };
-    Ok(data.info().context("map FRONTENDS")?.max_entries())
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum; two variants matter here")]
+fn capacity(map: &Map) -> Result<u32> {
+    match map {
+        Map::HashMap(data) | Map::LpmTrie(data) => Ok(data.info()?.max_entries()),
+        _ => bail!("neither a hash nor a trie"),
+    }
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> io::Result<()> {
+    match result.map_err(io_error) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// The operating system's error inside aya's.

@@ -19,6 +19,8 @@ pub(super) fn name(sizes: &Sizes) -> String {
     for (name, entries) in sizes.iter() {
         hash = hash.text(name).number(entries.into());
     }
+    // As many entries may be tables of another size.
+    hash = hash.text("MAGLEV_SIZE").number(sizes.maglev.into());
     format!("{:016x}", hash.value())
 }
 
@@ -31,10 +33,13 @@ mod tests {
         let usual = name(&Sizes::default());
         assert_eq!(usual.len(), 16, "{usual}");
         assert_eq!(usual, name(&Sizes::default()), "the same every time");
-        for word in ["RUNS=1024", "ORIGIN=1024", "FRONTENDS=1024"] {
+        for word in
+            ["RUNS=1024", "ORIGIN=1024", "FRONTENDS=1024", "MAGLEV=16", "SOURCE_RANGES=1024"]
+        {
             let size = word.parse().expect("a size");
             let other = name(&Sizes::choose([size]).expect("one"));
             assert_ne!(other, usual, "{word}");
         }
+        assert_ne!(name(&Sizes::default().with_maglev(251)), usual, "the size of tables");
     }
 }

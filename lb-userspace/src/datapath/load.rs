@@ -42,6 +42,8 @@ pub(super) struct Loaded {
     ebpf: Ebpf,
     /// What this kernel cannot do.
     pub(super) limits: Vec<String>,
+    /// Slots of each table of `MAGLEV`.
+    pub(super) maglev_size: u32,
 }
 
 impl Loaded {
@@ -62,6 +64,7 @@ impl Loaded {
         let (retval, mptcp) = (u8::from(retval), u8::from(mptcp));
         let bind_retval = u8::from(has(ProgramType::CgroupSock, BpfHelper::BPF_FUNC_set_retval));
         let origin_mask = sizes.of(ORIGIN) - 1;
+        let maglev_size = sizes.maglev;
         let log_level = log::level();
 
         let mut loader = EbpfLoader::new();
@@ -70,6 +73,7 @@ impl Loaded {
             .override_global("HAS_BIND_RETVAL", &bind_retval, true)
             .override_global("HAS_MPTCP", &mptcp, true)
             .override_global("ORIGIN_MASK", &origin_mask, true)
+            .override_global("MAGLEV_SIZE", &maglev_size, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
         for (name, entries) in sizes.iter() {
             loader.map_max_entries(name, entries);
@@ -94,7 +98,7 @@ impl Loaded {
                 )
             })?;
         }
-        Ok(Self { ebpf, limits })
+        Ok(Self { ebpf, limits, maglev_size })
     }
 
     /// A program of the object.

@@ -1,11 +1,14 @@
 //! The writes that the update protocol consists of, and the reads that adoption needs.
 //!
 //! A trait, because the protocol is also run against a model in which every step is looked at
-//! (`tests` in [`super::writer`]). Stores into memory-mapped arrays cannot fail; hash updates can.
+//! (`tests` in [`super::writer`]). Stores into memory-mapped arrays cannot fail; updates
+//! of the hash and of the trie can.
 
 use std::io;
 
 use lb_common::abi::{Backend, FrontendEntry, FrontendKey, Life, List, Policy, Run, Service};
+
+use super::ranges::SourceRange;
 
 /// Entries that each map can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,12 @@ pub(super) struct Capacity {
     pub(super) slots: u32,
     /// `BACKENDS`.
     pub(super) backends: u32,
+    /// `SOURCE_RANGES`.
+    pub(super) ranges: u32,
+    /// Tables of `MAGLEV`.
+    pub(super) tables: u32,
+    /// Slots of each of them.
+    pub(super) table_size: u32,
 }
 
 /// The maps, as the agent writes them. Each store is seen by programs at once and in order.
@@ -36,10 +45,17 @@ pub(super) trait Maps {
     /// Changes how a service treats its clients: one store.
     fn store_policy(&mut self, service: u32, policy: Policy);
 
+    /// Writes one slot of a table of `MAGLEV`: one store.
+    fn store_entry(&mut self, table: u32, slot: u32, backend: u32);
+
     /// Inserts or replaces. Both may take over memory that a program still reads.
     fn put_frontend(&mut self, key: &FrontendKey, entry: FrontendEntry) -> io::Result<()>;
     /// Deletes; that there is no such entry is no error.
     fn delete_frontend(&mut self, key: &FrontendKey) -> io::Result<()>;
+    /// Lets clients of a range come by a service's load balancers.
+    fn put_range(&mut self, service: u32, range: &SourceRange) -> io::Result<()>;
+    /// Takes a range away; that there is no such entry is no error.
+    fn delete_range(&mut self, service: u32, range: &SourceRange) -> io::Result<()>;
     /// Returns when every program that runs now has finished.
     fn grace(&mut self) -> io::Result<()>;
 
@@ -51,4 +67,8 @@ pub(super) trait Maps {
     fn slot(&self, slot: u32) -> u32;
     /// One entry of `BACKENDS`.
     fn backend(&self, id: u32) -> Backend;
+    /// One slot of a table of `MAGLEV`.
+    fn entry(&self, table: u32, slot: u32) -> u32;
+    /// Every entry of `SOURCE_RANGES`, with its service index.
+    fn ranges(&self) -> io::Result<Vec<(u32, SourceRange)>>;
 }

@@ -1,15 +1,19 @@
 //! The kernel side as the agent sees it: load, attach, pin; wanted state → ordered writes.
 
 mod adopt;
+mod alarm;
 mod arena;
 mod attach;
 mod claims;
 mod compact;
 mod device_pins;
 mod devices;
+mod elements;
 mod fate;
 mod filters;
+mod flows;
 mod former;
+mod grace;
 mod held;
 mod ids;
 mod kernel;
@@ -21,12 +25,14 @@ mod maps;
 mod model;
 mod pins;
 mod pools;
+mod ranges;
 mod reuse;
 mod self_test;
 mod set;
 mod shared;
 mod sizes;
 mod sockets;
+mod spread;
 mod syscall;
 mod takeover;
 #[cfg(test)]
@@ -48,6 +54,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::device_pins::FOLDERS as DEVICE_FOLDERS;
 pub(crate) use self::devices::remove_all_filters;
 pub use self::devices::{Device, DeviceStatus, Devices, DevicesStatus, Framing, TcAttach, Way};
+pub use self::flows::{Alarm, Commands, FlowTable, Flows};
 use self::kernel::KernelMaps;
 use self::load::Loaded;
 use self::maps::Maps as _;
@@ -107,6 +114,7 @@ pub struct Datapath {
     self_test: Option<SelfTest>,
     sockets: Option<SocketTables>,
     snat_ports: Option<PortRange>,
+    flows: Option<Flows>,
 }
 
 impl Datapath {
@@ -120,6 +128,7 @@ impl Datapath {
         let pins = Pins::new(config)?;
         let mut loaded = Loaded::load(&pins, config)?;
         let sockets = Some(SocketTables::new(&mut loaded)?);
+        let flows = Some(Flows::new(&mut loaded)?);
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
         maps.store_service_cidrs(&cidrs)?;
@@ -142,7 +151,7 @@ impl Datapath {
             tracing::warn!("ports that were reserved before stay so: {error:#}");
         }
         let exempt = config.exempt.clone();
-        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets, snat_ports })
+        Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets, snat_ports, flows })
     }
 
     /// Makes the changes visible to the kernel, in safe order. Returns everything that cannot be
@@ -203,6 +212,11 @@ impl Datapath {
         self.sockets.take()
     }
 
+    /// The flows of the packet path. `None` at the second call.
+    pub fn take_flows(&mut self) -> Option<Flows> {
+        self.flows.take()
+    }
+
     /// Whether backends have died since this was last asked.
     pub fn take_deaths(&mut self) -> bool {
         self.writer.pools.deaths.take()
@@ -245,6 +259,8 @@ impl Datapath {
             ("SERVICES", pools.services.used(), capacity.services),
             ("RUNS", pools.slots.used(), capacity.slots),
             ("BACKENDS", pools.backends.used(), capacity.backends),
+            ("MAGLEV", pools.tables.used(), capacity.tables),
+            ("SOURCE_RANGES", pools.ranges.used, capacity.ranges),
             ("ORIGIN", origins, slots),
         ]
         .map(|(name, used, capacity)| MapStatus {
@@ -372,8 +388,8 @@ pub struct ProgramStatus {
 pub struct MapStatus {
     /// Its name.
     pub name: String,
-    /// Entries in use.
+    /// Entries in use; of `MAGLEV`, tables.
     pub used: u64,
-    /// Entries it can hold.
+    /// Entries it can hold; of `MAGLEV`, tables.
     pub capacity: u64,
 }

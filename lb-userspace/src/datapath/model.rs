@@ -5,30 +5,54 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use lb_common::abi::{
-    Backend, FrontendEntry, FrontendKey, FrontendKind, Life, List, Policy, Run, Service,
+    Address, Backend, FrontendEntry, FrontendKey, FrontendKind, Life, List, Policy, RangeKey, Run,
+    Service,
 };
 use lb_common::path::Tables as _;
 use lb_common::sim::Tables;
 
 use super::maps::{Capacity, Maps};
+use super::ranges::SourceRange;
 use super::set::Endpoint;
+
+mod spread;
+
+use spread::Spread;
 
 /// The endpoints that a connection to a frontend may reach.
 pub(super) type Allowed = BTreeMap<FrontendKey, BTreeSet<Endpoint>>;
+
+/// What may become of clients: each by a frontend, let in or not.
+pub(super) type Judgements = BTreeSet<(FrontendKey, Address, bool)>;
 
 /// Maps that check themselves.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     pub(super) tables: Tables,
+    /// `SOURCE_RANGES`.
+    pub(super) ranges: BTreeSet<(u32, SourceRange)>,
+    /// `MAGLEV`.
+    pub(super) spread: Spread,
     pub(super) capacity: Capacity,
     /// Endpoints that were in a frontend's set at some moment since the last grace period.
     pub(super) allowed: Allowed,
     /// Endpoints that are in a frontend's set before or after the present batch.
     pub(super) announced: Allowed,
+    /// Endpoints that were in either list of a frontend's service at some moment since the last grace
+    /// period: what a program may reach that has loaded an older policy.
+    pub(super) listed: Allowed,
+    /// The same before or after the present batch.
+    pub(super) announced_listed: Allowed,
+    /// What was right for a client at some moment since the last grace period.
+    pub(super) just: Judgements,
+    /// What is right for a client before or after the present batch.
+    pub(super) announced_just: Judgements,
     /// Frontends that have endpoints before and after the present batch: never absent or empty.
     pub(super) steady: BTreeSet<FrontendKey>,
     /// Entries that a program may have found, and not loaded the run of.
     finders: BTreeSet<(FrontendKey, FrontendEntry)>,
+    /// Policies that a program may have loaded, by the service and what the frontend is.
+    judges: BTreeSet<(FrontendKey, FrontendEntry, Policy)>,
     /// Runs that a program may have loaded and not finished with.
     readers: BTreeSet<(FrontendKey, Run)>,
     /// Writes so far.
@@ -45,11 +69,18 @@ impl Model {
     pub(super) fn new(capacity: Capacity) -> Self {
         Self {
             tables: Tables::default(),
+            ranges: BTreeSet::new(),
+            spread: Spread::default(),
             capacity,
             allowed: Allowed::new(),
             announced: Allowed::new(),
+            listed: Allowed::new(),
+            announced_listed: Allowed::new(),
+            just: Judgements::new(),
+            announced_just: Judgements::new(),
             steady: BTreeSet::new(),
             finders: BTreeSet::new(),
+            judges: BTreeSet::new(),
             readers: BTreeSet::new(),
             writes: 0,
             crash_at: None,
@@ -64,16 +95,16 @@ impl Model {
     }
 
     /// Makes one write and looks at what every reader would find.
-    fn write(&mut self, write: impl FnOnce(&mut Tables)) {
+    fn write(&mut self, write: impl FnOnce(&mut Self)) {
         if self.crashed() {
             return;
         }
-        write(&mut self.tables);
+        write(self);
         self.writes += 1;
         self.check();
     }
 
-    fn call(&mut self, write: impl FnOnce(&mut Tables)) -> io::Result<()> {
+    fn call(&mut self, write: impl FnOnce(&mut Self)) -> io::Result<()> {
         if let Some(left) = self.fail_at.as_mut() {
             if *left == 0 {
                 self.fail_at = None;
@@ -106,15 +137,64 @@ impl Model {
                 assert!(allowed, "{key:?} leads to {endpoint:?} by slot {slot} of {run:?}");
             }
         }
+        self.check_judges();
+    }
+
+    /// Whoever has loaded a policy asks the ranges and the tables at any time after it.
+    fn check_judges(&mut self) {
+        let policies = self.finders.iter().map(|(key, entry)| {
+            let policy = self.tables.policy(entry.service()).expect("the service exists");
+            (*key, *entry, policy)
+        });
+        self.judges.extend(policies.collect::<Vec<_>>());
+        for (key, entry, policy) in &self.judges {
+            let list = self.list(*entry, *policy);
+            for endpoint in self.spread_to(entry.service(), list, policy.maglev) {
+                let is_current = self.tables.policy(entry.service()) == Some(*policy);
+                let allowed = if is_current { &self.allowed } else { &self.listed };
+                let allowed = allowed.get(key).is_some_and(|set| set.contains(&endpoint));
+                assert!(allowed, "{key:?} leads to {endpoint:?} by table {}", policy.maglev);
+            }
+            if entry.kind() != FrontendKind::LoadBalancer {
+                continue;
+            }
+            for &(_, source, _) in self.just.iter().filter(|(other, ..)| other == key) {
+                let comes_in = !policy.restricted || self.is_in_range(entry.service(), source);
+                let just = self.just.contains(&(*key, source, comes_in));
+                assert!(just, "{key:?}: {source:?} is let in: {comes_in}");
+            }
+        }
+    }
+
+    /// What a program takes from a table: backends that it names, of this service and still in the
+    /// list. Where one is not, the run counts.
+    fn spread_to(&self, service: u32, list: List, maglev: u32) -> Vec<Endpoint> {
+        let named = maglev.checked_sub(1).into_iter().flat_map(|table| self.spread.named(table));
+        let backends = named.filter_map(|id| self.tables.backend(id));
+        let found = backends.filter(|b| b.service == service && b.life().is_in(list));
+        found.map(|backend| (backend.address, backend.port)).collect()
+    }
+
+    /// As the trie finds the longest prefix.
+    pub(super) fn is_in_range(&self, service: u32, source: Address) -> bool {
+        let source = u128::from_be_bytes(source.bytes());
+        self.ranges.iter().filter(|(index, _)| *index == service).any(|(_, range)| {
+            let bits = range.prefix - RangeKey::prefix(0);
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            source & mask == u128::from_be_bytes(range.address.bytes())
+        })
     }
 
     /// The run for clients on this node, by the policy of this moment.
     fn run(&self, entry: FrontendEntry) -> Run {
         let policy = self.tables.policy(entry.service()).expect("the service exists");
+        self.tables.run(entry.service(), self.list(entry, policy)).expect("the service exists")
+    }
+
+    /// The list for clients on this node.
+    fn list(&self, entry: FrontendEntry, policy: Policy) -> List {
         let cluster_ip = entry.kind() == FrontendKind::ClusterIp;
-        let local = policy.internal_local && cluster_ip;
-        let list = if local { List::Local } else { List::Cluster };
-        self.tables.run(entry.service(), list).expect("the service exists")
+        if policy.internal_local && cluster_ip { List::Local } else { List::Cluster }
     }
 
     /// What a connection to each frontend can reach at present.
@@ -142,22 +222,22 @@ impl Maps for Model {
 
     fn store_slot(&mut self, slot: u32, backend: u32) {
         assert!(slot < self.capacity.slots && backend < self.capacity.backends);
-        self.write(|tables| tables.runs.extend([(slot, backend)]));
+        self.write(|model| model.tables.runs.extend([(slot, backend)]));
     }
 
     fn store_backend(&mut self, id: u32, backend: Backend) {
-        self.write(|tables| tables.backends.extend([(id, backend)]));
+        self.write(|model| model.tables.backends.extend([(id, backend)]));
     }
 
     fn store_life(&mut self, id: u32, life: Life) {
-        self.write(|tables| {
-            tables.backends.entry(id).or_insert(Backend::NONE).life = life.to_word();
+        self.write(|model| {
+            model.tables.backends.entry(id).or_insert(Backend::NONE).life = life.to_word();
         });
     }
 
     fn store_run(&mut self, service: u32, list: List, run: Run) {
-        self.write(|tables| {
-            let entry = tables.services.entry(service).or_default();
+        self.write(|model| {
+            let entry = model.tables.services.entry(service).or_default();
             match list {
                 List::Cluster => entry.cluster = run.to_word(),
                 List::Local => entry.local = run.to_word(),
@@ -166,17 +246,42 @@ impl Maps for Model {
     }
 
     fn store_policy(&mut self, service: u32, policy: Policy) {
-        self.write(|tables| {
-            tables.services.entry(service).or_default().policy = policy.to_word();
+        self.write(|model| {
+            model.tables.services.entry(service).or_default().policy = policy.to_word();
         });
     }
 
+    fn store_entry(&mut self, table: u32, slot: u32, backend: u32) {
+        assert!(table < self.capacity.tables && slot < self.capacity.table_size);
+        if self.crashed() {
+            return;
+        }
+        // Whoever looks at any slot finds what was looked at, unless the slots name others now.
+        if self.spread.store((table, slot), self.capacity.table_size, backend) {
+            self.write(|_| {});
+        }
+    }
+
+    fn put_range(&mut self, service: u32, range: &SourceRange) -> io::Result<()> {
+        self.call(|model| {
+            model.ranges.insert((service, *range));
+        })?;
+        assert!(self.ranges.len() <= self.capacity.ranges as usize);
+        Ok(())
+    }
+
+    fn delete_range(&mut self, service: u32, range: &SourceRange) -> io::Result<()> {
+        self.call(|model| {
+            model.ranges.remove(&(service, *range));
+        })
+    }
+
     fn put_frontend(&mut self, key: &FrontendKey, entry: FrontendEntry) -> io::Result<()> {
-        self.call(|tables| tables.frontends.extend([(*key, entry)]))
+        self.call(|model| model.tables.frontends.extend([(*key, entry)]))
     }
 
     fn delete_frontend(&mut self, key: &FrontendKey) -> io::Result<()> {
-        self.call(|tables| tables.frontends.retain(|other, _| other != key))
+        self.call(|model| model.tables.frontends.retain(|other, _| other != key))
     }
 
     fn grace(&mut self) -> io::Result<()> {
@@ -184,8 +289,11 @@ impl Maps for Model {
         self.graces += 1;
         // Programs that run now have begun after the last write.
         self.finders.clear();
+        self.judges.clear();
         self.readers.clear();
         self.allowed = self.announced.clone();
+        self.listed = self.announced_listed.clone();
+        self.just = self.announced_just.clone();
         Ok(())
     }
 
@@ -203,5 +311,13 @@ impl Maps for Model {
 
     fn backend(&self, id: u32) -> Backend {
         self.tables.backend(id).unwrap_or(Backend::NONE)
+    }
+
+    fn entry(&self, table: u32, slot: u32) -> u32 {
+        self.spread.entry((table, slot))
+    }
+
+    fn ranges(&self) -> io::Result<Vec<(u32, SourceRange)>> {
+        Ok(self.ranges.iter().copied().collect())
     }
 }

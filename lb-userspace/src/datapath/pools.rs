@@ -1,5 +1,6 @@
-//! Slots, backend ids and service indexes: what is in use, free, or waiting for a grace period.
+//! Slots, backend ids, service indexes and tables: what is in use, free, or waiting for a grace period.
 
+use std::io;
 use std::time::Instant;
 
 use lb_common::abi::Run;
@@ -28,13 +29,34 @@ pub(super) struct Shortage {
     pub(super) capacity: u32,
 }
 
-/// The three pools.
+/// Why a set stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Obstacle {
+    /// It does not fit.
+    #[error(transparent)]
+    Shortage(#[from] Shortage),
+    /// The kernel refuses an entry of `SOURCE_RANGES`.
+    #[error("cannot write map SOURCE_RANGES: {0}")]
+    Ranges(#[source] io::Error),
+}
+
+/// The pools.
 #[derive(Clone, Debug)]
 pub(super) struct Pools {
     pub(super) slots: Arena,
     pub(super) backends: Ids,
     pub(super) services: Ids,
+    /// Of `MAGLEV`.
+    pub(super) tables: Ids,
+    pub(super) ranges: Ranges,
     pub(super) deaths: Deaths,
+}
+
+/// How many entries of `SOURCE_RANGES` there are: one that is deleted is free at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranges {
+    pub(super) used: u32,
+    pub(super) capacity: u32,
 }
 
 impl Pools {
@@ -44,13 +66,16 @@ impl Pools {
             slots: Arena::new(capacity.slots.min(Run::MAX_SLOTS)),
             backends: Ids::new(capacity.backends),
             services: Ids::new(capacity.services),
+            tables: Ids::new(capacity.tables),
+            ranges: Ranges { used: 0, capacity: capacity.ranges },
             deaths: Deaths::default(),
         }
     }
 
     /// Whether a grace period would set anything free.
     pub(super) fn has_limbo(&self) -> bool {
-        self.slots.has_limbo() || self.backends.available().1 > 0 || self.services.available().1 > 0
+        let ids = [&self.backends, &self.services, &self.tables];
+        self.slots.has_limbo() || ids.into_iter().any(|ids| ids.available().1 > 0)
     }
 
     /// A grace period is over.
@@ -58,6 +83,7 @@ impl Pools {
         self.slots.reclaim();
         self.backends.reclaim();
         self.services.reclaim();
+        self.tables.reclaim();
     }
 
     /// Takes a service index.
@@ -68,6 +94,26 @@ impl Pools {
             free: 0,
             capacity: self.services.capacity(),
         })
+    }
+
+    /// Takes a table of `MAGLEV`.
+    pub(super) fn take_table(&mut self) -> Result<u32, Shortage> {
+        self.tables.allocate().ok_or(Shortage {
+            map: "MAGLEV",
+            needed: 1,
+            free: 0,
+            capacity: self.tables.capacity(),
+        })
+    }
+
+    /// Makes sure that there is room for `count` more entries of `SOURCE_RANGES`.
+    pub(super) fn check_ranges(&self, count: usize) -> Result<(), Shortage> {
+        let Ranges { used, capacity } = self.ranges;
+        let free = capacity.saturating_sub(used);
+        if count <= free as usize {
+            return Ok(());
+        }
+        Err(Shortage { map: "SOURCE_RANGES", needed: count, free, capacity })
     }
 
     /// Makes sure that `count` calls of [`Self::take_backend`] will succeed.

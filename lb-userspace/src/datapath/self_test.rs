@@ -90,8 +90,10 @@ fn service(frontend: SocketAddr, backend: SocketAddr) -> (ServicePortId, Wanted)
             port: backend.port(),
             cluster: true,
             local: true,
+            here: true,
         }],
         policy: Policy::default(),
+        ..Wanted::default()
     };
     (id, wanted)
 }

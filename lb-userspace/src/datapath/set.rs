@@ -1,15 +1,27 @@
 //! The endpoints of one service port: wanted against installed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::abi::{Address, Backend, Life, List, Policy, Port, Run};
 
 use super::maps::Maps;
-use super::pools::{Pools, Shortage};
+use super::pools::{Obstacle, Pools, Shortage};
+use super::ranges::SourceRange;
+use super::spread::write_table;
 use crate::plan;
 
-/// What tells one endpoint of a service port from another.
+/// Where an endpoint is reached.
 pub(super) type Endpoint = (Address, Port);
+
+/// What tells one endpoint of a service port from another: all that an entry of `BACKENDS` says of it
+/// and that does not change while a run names the entry. One that has come here from another node is
+/// another endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Identity {
+    pub(super) endpoint: Endpoint,
+    /// On this node.
+    pub(super) here: bool,
+}
 
 /// One endpoint that has an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,18 +33,22 @@ pub(super) struct Member {
 /// The endpoints that the kernel has for one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Set {
-    pub(super) members: BTreeMap<Endpoint, Member>,
+    pub(super) members: BTreeMap<Identity, Member>,
     pub(super) cluster: Run,
     pub(super) local: Run,
     pub(super) policy: Policy,
+    pub(super) ranges: BTreeSet<SourceRange>,
     /// The runs may not be what the members' lives say: an earlier agent was killed between the
     /// two. The next update writes them anew.
     pub(super) unfinished: bool,
+    /// The table of `MAGLEV` may not be that of the cluster list: an earlier agent wrote it. The next
+    /// update compares.
+    pub(super) table_unknown: bool,
 }
 
 /// The wanted endpoints, and which lists each is in.
 #[derive(Debug)]
-struct Wanted(BTreeMap<Endpoint, Rights>);
+struct Wanted(BTreeMap<Identity, Rights>);
 
 /// Which lists an endpoint is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,49 +57,93 @@ struct Rights {
     local: bool,
 }
 
-/// Slots taken for a service's next runs.
+/// What a service's next state takes.
 #[derive(Clone, Copy, Debug)]
 struct Reserved {
+    /// None if both lists keep their members.
+    runs: Option<Runs>,
+    /// A table of `MAGLEV`, if there is to be one.
+    table: Option<u32>,
+}
+
+/// Slots taken for a service's next runs.
+#[derive(Clone, Copy, Debug)]
+struct Runs {
     cluster: Run,
     local: Run,
 }
 
 impl Set {
-    /// Makes service `index` have `backends` by this policy: new entries, new runs, and only then
-    /// the state of what left. Readers see the whole old set or the whole new one.
+    /// Makes service `index` have the wanted backends by this policy: new ranges and entries, a new
+    /// table, new runs, and only then the state of what left. Readers see the whole old set or the whole
+    /// new one. Ranges that are wanted no more stay: see [`Self::narrow`].
     ///
     /// # Errors
     ///
-    /// If free ids or slots do not suffice; nothing has been written then.
+    /// If something does not suffice; nothing has been written then. Or if the kernel refuses a new
+    /// range; those before it let clients in.
     pub(super) fn update(
         &mut self,
         index: u32,
-        backends: &[plan::Backend],
+        wanted: &plan::Wanted,
         policy: Policy,
         maps: &mut impl Maps,
         pools: &mut Pools,
-    ) -> Result<(), Shortage> {
-        let wanted = Wanted::new(backends);
-        let new = wanted.0.keys().filter(|endpoint| !self.members.contains_key(*endpoint)).count();
-        pools.check_backends(new)?;
-        let runs = self.reserve(&wanted, pools)?;
-
-        self.admit(index, &wanted, maps, pools);
-        if let Some(runs) = runs {
-            self.switch(index, &wanted, runs, policy, maps, pools);
+    ) -> Result<(), Obstacle> {
+        let backends = Wanted::new(&wanted.backends);
+        pools.check_ranges(self.missing_ranges(&wanted.source_ranges))?;
+        let reserved = self.reserve(&backends, wanted.maglev, pools)?;
+        if let Err(obstacle) = self.widen(index, &wanted.source_ranges, maps, pools) {
+            self.give_back(reserved, pools);
+            return Err(obstacle);
         }
-        self.set_policy(index, policy, maps);
-        self.dismiss(&wanted, maps, pools);
+
+        let policy = Policy { maglev: reserved.table.map_or(0, |table| table + 1), ..policy };
+        let stale_table = reserved.table.filter(|_| self.needs_table_written(&backends, policy));
+        self.admit(index, &backends, maps, pools);
+        self.switch(index, &backends, reserved.runs, (policy, stale_table), maps, pools);
+        self.dismiss(&backends, maps, pools);
         Ok(())
+    }
+
+    /// Whether an endpoint is a member, selected or not.
+    pub(super) fn has(&self, endpoint: Endpoint) -> bool {
+        [true, false].iter().any(|&here| self.members.contains_key(&Identity { endpoint, here }))
+    }
+
+    /// Its table of `MAGLEV`.
+    pub(super) fn table(&self) -> Option<u32> {
+        self.policy.maglev.checked_sub(1)
+    }
+
+    /// Takes all that the next state needs.
+    fn reserve(
+        &self,
+        wanted: &Wanted,
+        maglev: bool,
+        pools: &mut Pools,
+    ) -> Result<Reserved, Shortage> {
+        let new = wanted.0.keys().filter(|identity| !self.members.contains_key(*identity)).count();
+        pools.check_backends(new)?;
+        let runs = self.reserve_runs(wanted, pools)?;
+        let table = match self.table() {
+            _ if !maglev => Ok(None),
+            Some(table) => Ok(Some(table)),
+            None => pools.take_table().map(Some),
+        };
+        match table {
+            Ok(table) => Ok(Reserved { runs, table }),
+            Err(shortage) => {
+                self.give_back(Reserved { runs, table: None }, pools);
+                Err(shortage)
+            }
+        }
     }
 
     /// Takes slots for the new runs; none if both lists keep their members. Two lists with the
     /// same members share one run.
-    fn reserve(&self, wanted: &Wanted, pools: &mut Pools) -> Result<Option<Reserved>, Shortage> {
-        let unchanged = [List::Cluster, List::Local].into_iter().all(|list| {
-            let installed = self.members.iter().filter(|(_, m)| m.life.is_in(list));
-            installed.map(|(endpoint, _)| endpoint).eq(wanted.list(list))
-        });
+    fn reserve_runs(&self, wanted: &Wanted, pools: &mut Pools) -> Result<Option<Runs>, Shortage> {
+        let unchanged = [List::Cluster, List::Local].into_iter().all(|l| self.keeps(l, wanted));
         if unchanged && !self.unfinished {
             return Ok(None);
         }
@@ -97,13 +157,39 @@ impl Set {
         let run = |first, n| Run { first, count: length(n), generation };
         let cluster = run(first, cluster);
         let local = if shared { cluster } else { run(first + cluster.count, local) };
-        Ok(Some(Reserved { cluster, local }))
+        Ok(Some(Runs { cluster, local }))
+    }
+
+    /// Gives back what was taken and not shown to any program.
+    fn give_back(&self, Reserved { runs, table }: Reserved, pools: &mut Pools) {
+        if let Some(Runs { cluster, local }) = runs {
+            pools.slots.release(cluster.first, cluster.count);
+            if local != cluster {
+                pools.slots.release(local.first, local.count);
+            }
+        }
+        if let Some(table) = table.filter(|_| self.table().is_none()) {
+            pools.tables.release(table);
+        }
+    }
+
+    /// Whether a list keeps its members.
+    fn keeps(&self, list: List, wanted: &Wanted) -> bool {
+        let installed = self.members.iter().filter(|(_, m)| m.life.is_in(list));
+        installed.map(|(identity, _)| identity).eq(wanted.list(list))
+    }
+
+    /// Whether the table that the next policy names is new, or its list changes.
+    fn needs_table_written(&self, wanted: &Wanted, next: Policy) -> bool {
+        let is_current =
+            self.policy.maglev == next.maglev && !self.table_unknown && !self.unfinished;
+        !(is_current && self.keeps(List::Cluster, wanted))
     }
 
     /// Gives new endpoints an id, and returning ones their rights, before any run names them.
     fn admit(&mut self, index: u32, wanted: &Wanted, maps: &mut impl Maps, pools: &mut Pools) {
-        for (&endpoint, rights) in &wanted.0 {
-            if let Some(member) = self.members.get_mut(&endpoint) {
+        for (&identity, rights) in &wanted.0 {
+            if let Some(member) = self.members.get_mut(&identity) {
                 let cluster = member.life.cluster || rights.cluster;
                 let local = member.life.local || rights.local;
                 member.store(Life { cluster, local, ..member.life }, maps);
@@ -116,41 +202,66 @@ impl Set {
                 local: rights.local,
                 present: true,
             };
-            let (address, port) = endpoint;
+            let Identity { endpoint: (address, port), here } = identity;
+            let (here, life_word) = (u8::from(here), life.to_word());
             let entry =
-                Backend { address, port, service: index, life: life.to_word(), ..Backend::NONE };
+                Backend { address, port, here, reserved: 0, service: index, life: life_word };
             maps.store_backend(id, entry);
-            self.members.insert(endpoint, Member { id, life });
+            self.members.insert(identity, Member { id, life });
         }
     }
 
-    /// Fills the new runs and switches to them, one store a list. Traffic that changes its list does
-    /// so when the one that it goes to is new and the one that it leaves still old.
+    /// Fills the new runs and a stale table, and switches to them, one store a list. Traffic that
+    /// changes its list does so when the one that it goes to is new and the one that it leaves still
+    /// old.
     fn switch(
         &mut self,
         index: u32,
         wanted: &Wanted,
-        runs: Reserved,
-        policy: Policy,
+        runs: Option<Runs>,
+        (policy, stale_table): (Policy, Option<u32>),
         maps: &mut impl Maps,
         pools: &mut Pools,
     ) {
-        let mut lists = [(List::Cluster, runs.cluster), (List::Local, runs.local)];
-        if goes_local(self.policy, policy) {
-            lists.reverse();
-        }
-        for (list, run) in lists {
-            for (slot, endpoint) in (run.first..).zip(wanted.list(list)) {
-                maps.store_slot(slot, self.members[endpoint].id);
+        let former_table = self.table();
+        let goes_local = goes_local(self.policy, policy);
+        // The cluster list's, as its run is.
+        let is_left = goes_local && former_table == stale_table;
+        let (table_first, table_last) =
+            if is_left { (None, stale_table) } else { (stale_table, None) };
+        let lists = runs.map(|Runs { cluster, local }| {
+            let lists = [(List::Cluster, cluster), (List::Local, local)];
+            if goes_local { [lists[1], lists[0]] } else { lists }
+        });
+        for (list, run) in lists.into_iter().flatten() {
+            for (slot, identity) in (run.first..).zip(wanted.list(list)) {
+                maps.store_slot(slot, self.members[identity].id);
             }
         }
-        let [(first, its_run), (last, last_run)] = lists;
-        maps.store_run(index, first, its_run);
+        self.spread(table_first, wanted, maps);
+        if let Some([(list, run), _]) = lists {
+            maps.store_run(index, list, run);
+        }
         self.set_policy(index, policy, maps);
-        maps.store_run(index, last, last_run);
-        pools.retire_runs((self.cluster, self.local));
-        (self.cluster, self.local) = (runs.cluster, runs.local);
-        self.unfinished = false;
+        self.spread(table_last, wanted, maps);
+        self.table_unknown = false;
+        if let Some(former) = former_table.filter(|_| self.table().is_none()) {
+            pools.tables.retire(former);
+        }
+        if let (Some([_, (list, run)]), Some(Runs { cluster, local })) = (lists, runs) {
+            maps.store_run(index, list, run);
+            pools.retire_runs((self.cluster, self.local));
+            (self.cluster, self.local) = (cluster, local);
+            self.unfinished = false;
+        }
+    }
+
+    /// Makes a table lead to the cluster list.
+    fn spread(&self, table: Option<u32>, wanted: &Wanted, maps: &mut impl Maps) {
+        let Some(table) = table else { return };
+        let list = wanted.list(List::Cluster);
+        let members = list.map(|identity| (identity.endpoint, self.members[identity].id));
+        write_table(table, members, maps);
     }
 
     fn set_policy(&mut self, index: u32, policy: Policy, maps: &mut impl Maps) {
@@ -162,14 +273,14 @@ impl Set {
 
     /// Takes rights, and then ids, from what the runs no longer name.
     fn dismiss(&mut self, wanted: &Wanted, maps: &mut impl Maps, pools: &mut Pools) {
-        self.members.retain(|endpoint, member| match wanted.0.get(endpoint) {
+        self.members.retain(|identity, member| match wanted.0.get(identity) {
             Some(&Rights { cluster, local }) => {
                 member.store(Life { cluster, local, ..member.life }, maps);
                 true
             }
             None => {
                 member.store(Life { generation: member.life.generation, ..Life::default() }, maps);
-                pools.retire_backend(member.id, *endpoint);
+                pools.retire_backend(member.id, identity.endpoint);
                 false
             }
         });
@@ -178,18 +289,21 @@ impl Set {
 
 impl Wanted {
     fn new(backends: &[plan::Backend]) -> Self {
-        let endpoint = |b: &plan::Backend| (Address::from(b.address), Port::new(b.port));
+        let identity = |b: &plan::Backend| Identity {
+            endpoint: (Address::from(b.address), Port::new(b.port)),
+            here: b.here,
+        };
         let rights = |b: &plan::Backend| Rights { cluster: b.cluster, local: b.local };
-        Self(backends.iter().map(|b| (endpoint(b), rights(b))).collect())
+        Self(backends.iter().map(|b| (identity(b), rights(b))).collect())
     }
 
     /// The endpoints of one list, in order.
-    fn list(&self, list: List) -> impl Iterator<Item = &Endpoint> {
+    fn list(&self, list: List) -> impl Iterator<Item = &Identity> {
         let selected = move |rights: &Rights| match list {
             List::Cluster => rights.cluster,
             List::Local => rights.local,
         };
-        self.0.iter().filter(move |(_, rights)| selected(rights)).map(|(endpoint, _)| endpoint)
+        self.0.iter().filter(move |(_, rights)| selected(rights)).map(|(identity, _)| identity)
     }
 }
 

@@ -60,6 +60,21 @@ impl<T: Copy> Shared<T> {
         unsafe { self.entry(index).write_volatile(value) };
     }
 
+    /// Writes a part of an entry that no one else writes; the rest may be others'.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such entry.
+    pub(super) fn set_field<F: Copy>(
+        &mut self,
+        index: u32,
+        part: impl FnOnce(*mut T) -> *mut F,
+        value: F,
+    ) {
+        // SAFETY: as for `get`; `part` points to a part of the entry.
+        unsafe { self.field(index, part).write_volatile(value) };
+    }
+
     /// A pointer to a part of an entry, valid while the mapping is.
     pub(super) fn field<F>(&self, index: u32, part: impl FnOnce(*mut T) -> *mut F) -> *mut F {
         part(self.entry(index))

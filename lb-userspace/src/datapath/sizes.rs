@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lb_common::abi::{Run, entries};
+use lb_common::maglev;
 
 /// A table whose size can be chosen.
 #[derive(Debug)]
@@ -33,26 +34,38 @@ const fn table(name: &'static str, default: u32) -> Table {
 }
 
 /// Every such table.
-pub(super) const TABLES: [Table; 7] = [
+pub(super) const TABLES: [Table; 9] = [
     table("FRONTENDS", entries::FRONTENDS),
     table("SERVICES", entries::SERVICES),
     Table { largest: Run::MAX_SLOTS, at_once: Run::MAX_COUNT, ..table("RUNS", entries::RUNS) },
     table("BACKENDS", entries::BACKENDS),
     table("AFFINITY", entries::AFFINITY),
     table("FLOWS", entries::FLOWS),
+    Table { largest: MOST_TABLES, ..table(MAGLEV, entries::MAGLEV) },
+    table("SOURCE_RANGES", entries::SOURCE_RANGES),
     Table { power_of_two: true, ..table(ORIGIN, entries::ORIGIN) },
 ];
+
+/// Consists of tables, which have a size of their own.
+pub(super) const MAGLEV: &str = "MAGLEV";
+/// More than that would take gigabytes.
+const MOST_TABLES: u32 = 1 << 14;
 
 /// Its programs find a slot by a mask, which follows its size.
 pub(super) const ORIGIN: &str = "ORIGIN";
 
 /// The size of every table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sizes(BTreeMap<&'static str, u32>);
+pub struct Sizes {
+    chosen: BTreeMap<&'static str, u32>,
+    /// Slots of each table of `MAGLEV`.
+    pub(super) maglev: u32,
+}
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self(TABLES.iter().map(|table| (table.name, table.default)).collect())
+        let chosen = TABLES.iter().map(|table| (table.name, table.default)).collect();
+        Self { chosen, maglev: maglev::DEFAULT_SIZE }
     }
 }
 
@@ -70,18 +83,27 @@ impl Sizes {
             }
         }
         let mut all = Self::default();
-        all.0.append(&mut sizes);
+        all.chosen.append(&mut sizes);
         Ok(all)
     }
 
-    /// Entries of the table of this name.
-    pub(super) fn of(&self, name: &str) -> u32 {
-        self.0[name]
+    /// With tables of `MAGLEV` that have so many slots each, one of [`maglev::SIZES`].
+    #[must_use]
+    pub fn with_maglev(self, size: u32) -> Self {
+        Self { maglev: size, ..self }
     }
 
-    /// Every table's name and size, in the order of names.
+    /// Entries of the table of this name; of `MAGLEV`, tables.
+    pub(super) fn of(&self, name: &str) -> u32 {
+        self.chosen[name]
+    }
+
+    /// Every map's name and its entries, in the order of names.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        self.0.iter().map(|(&name, &entries)| (name, entries))
+        self.chosen.iter().map(|(&name, &entries)| {
+            // The largest of both fit.
+            (name, if name == MAGLEV { entries * self.maglev } else { entries })
+        })
     }
 }
 
@@ -148,6 +170,8 @@ mod tests {
         for table in TABLES {
             assert_eq!(table.check(table.default), Ok(()));
         }
+        let largest = maglev::SIZES.into_iter().max().expect("there are some");
+        assert!(MOST_TABLES.checked_mul(largest).is_some(), "a map counts its entries in 32 bits");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The `bpf(2)` commands that aya 0.14 does not offer, or not for a device by its index.
+//! The `bpf(2)` commands that aya 0.14 does not offer: for links, for a device by its index, and for maps.
 
 use std::ffi::CString;
 use std::io;
@@ -8,20 +8,38 @@ use std::path::Path;
 
 /// `enum bpf_cmd`, include/uapi/linux/bpf.h.
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
+const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
-/// The part of `union bpf_attr` that `BPF_MAP_LOOKUP_ELEM` reads.
+/// The part of `union bpf_attr` that commands for one element of a map read.
 #[repr(C)]
 struct ElementAttributes {
     map_fd: u32,
     padding: u32,
     key: u64,
     value: u64,
+    flags: u64,
+}
+
+/// The part of `union bpf_attr` that `BPF_MAP_LOOKUP_BATCH` reads and, of the count, writes.
+#[repr(C)]
+struct BatchAttributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
     flags: u64,
 }
 
@@ -133,6 +151,111 @@ pub(super) fn look_up(
         flags: 0,
     };
     bpf(BPF_MAP_LOOKUP_ELEM, &attributes).map(drop)
+}
+
+/// What to do with one element of a map.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Element {
+    /// Read its value.
+    LookUp,
+    /// Read its value and take it out, in one step. Of hashes since Linux 5.14.
+    Take,
+    /// Add it; that there is one is an error.
+    Add,
+    /// Write it, whether or not there is one.
+    Update,
+    /// Take it out.
+    Delete,
+    /// Write the key after this one to where the value is. The first one, if `key` is null.
+    NextKey,
+}
+
+/// One command for one element of a map.
+///
+/// # Safety
+///
+/// `key` is null where the command allows that, or is valid for reads of as many bytes as the map's keys have. `value` is
+/// valid for reads (to add, to update) or writes (others, but to delete) of as many as its values, or for the next key
+/// its keys, have.
+pub(super) unsafe fn element(
+    map: BorrowedFd<'_>,
+    command: Element,
+    key: *const libc::c_void,
+    value: *mut libc::c_void,
+) -> io::Result<()> {
+    /// `BPF_NOEXIST`
+    const NEW_ONLY: u64 = 1;
+    let (command, flags) = match command {
+        Element::LookUp => (BPF_MAP_LOOKUP_ELEM, 0),
+        Element::Take => (BPF_MAP_LOOKUP_AND_DELETE_ELEM, 0),
+        Element::Add => (BPF_MAP_UPDATE_ELEM, NEW_ONLY),
+        Element::Update => (BPF_MAP_UPDATE_ELEM, 0),
+        Element::Delete => (BPF_MAP_DELETE_ELEM, 0),
+        Element::NextKey => (BPF_MAP_GET_NEXT_KEY, 0),
+    };
+    let attributes = ElementAttributes {
+        map_fd: number(map)?,
+        padding: 0,
+        key: key as u64,
+        value: value as u64,
+        flags,
+    };
+    bpf(command, &attributes).map(drop)
+}
+
+/// Where a listing in parts stands. Of a hash it is the number of a bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(u64);
+
+/// What [`look_up_batch`] found.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// How many elements it has written.
+    pub(super) count: usize,
+    /// Where the next part begins; `None` if this was the last.
+    pub(super) next: Option<Place>,
+}
+
+/// Reads the next part of a map, at most `room` elements. `StorageFull` if no part is that small.
+///
+/// # Safety
+///
+/// `keys` and `values` are valid for writes of `room` keys and values of the map's sizes, one after the other. A place is
+/// one of a hash.
+pub(super) unsafe fn look_up_batch(
+    map: BorrowedFd<'_>,
+    from: Option<Place>,
+    keys: *mut libc::c_void,
+    values: *mut libc::c_void,
+    room: u32,
+) -> io::Result<Batch> {
+    let mut next = Place(0);
+    let mut attributes = BatchAttributes {
+        in_batch: from.as_ref().map_or(0, |place| &raw const place.0 as u64),
+        out_batch: &raw mut next.0 as u64,
+        keys: keys as u64,
+        values: values as u64,
+        count: room,
+        map_fd: number(map)?,
+        elem_flags: 0,
+        flags: 0,
+    };
+    let size = size_of::<BatchAttributes>();
+    let result = call(BPF_MAP_LOOKUP_BATCH, (&raw mut attributes).cast(), size);
+    let count = attributes.count.min(room) as usize;
+    match result {
+        Ok(_) => Ok(Batch { count, next: Some(next) }),
+        // The end; what comes with it counts.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Batch { count, next: None }),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that the kernel has no such command, or not for this kind of map.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    /// Of the kernel's own, which reaches us all the same.
+    const ENOTSUPP: i32 = 524;
+    matches!(error.raw_os_error(), Some(ENOTSUPP | libc::EOPNOTSUPP | libc::EINVAL))
 }
 
 /// Opens what is pinned at `path`.

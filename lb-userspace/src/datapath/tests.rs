@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use lb_common::abi::{Address, FrontendKey, FrontendKind as EntryKind, Port, protocol};
+use lb_common::maglev::EMPTY;
 
 use super::Refused;
-use super::maps::Capacity;
+use super::maps::{Capacity, Maps as _};
 use super::model::{Allowed, Model};
+use super::ranges::SourceRange;
 use super::set::Endpoint;
-use super::writer::Writer;
+use super::writer::{Writer, keys};
 use crate::object::{Key, Kind};
 use crate::plan::{
     Backend, Family, Frontend, FrontendKind, Part, Policy, Protocol, ServicePortId, Wanted,
@@ -20,8 +22,31 @@ use crate::sockets::{DeadPeer, Membership};
 mod properties;
 
 /// Small enough that every pool runs short within a few batches.
-const SMALL: Capacity = Capacity { frontends: 16, services: 4, slots: 14, backends: 12 };
-const AMPLE: Capacity = Capacity { frontends: 64, services: 16, slots: 256, backends: 256 };
+const SMALL: Capacity = Capacity {
+    frontends: 16,
+    services: 4,
+    slots: 14,
+    backends: 12,
+    ranges: 3,
+    tables: 1,
+    table_size: 251,
+};
+const AMPLE: Capacity = Capacity {
+    frontends: 64,
+    services: 16,
+    slots: 256,
+    backends: 256,
+    ranges: 32,
+    tables: 8,
+    table_size: 251,
+};
+
+/// Clients outside, who come by load balancers.
+const SOURCES: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+    IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1)),
+];
 
 /// The wanted state of a test.
 type State = BTreeMap<ServicePortId, Wanted>;
@@ -47,11 +72,13 @@ fn wanted(vips: &[u8], pods: &[u8]) -> Wanted {
         port: 8080,
         cluster: n < 200,
         local: n < 100,
+        here: n < 100,
     };
     Wanted {
         frontends: vips.iter().map(|&vip| frontend(vip, 80, FrontendKind::ClusterIp)).collect(),
         backends: pods.iter().map(backend).collect(),
         policy: Policy { external_local: true, ..Policy::default() },
+        ..Wanted::default()
     }
 }
 
@@ -91,18 +118,95 @@ fn expected(state: &State) -> Allowed {
     state.values().flat_map(entries).collect()
 }
 
+/// Who may come by which load balancer in this state, and who may not.
+fn judgements(state: &State) -> impl Iterator<Item = (FrontendKey, Address, bool)> + '_ {
+    state.iter().flat_map(|(id, wanted)| {
+        keys(id, wanted).into_iter().flat_map(move |(key, kind)| {
+            SOURCES.iter().map(move |source| {
+                let in_range = wanted.source_ranges.iter().any(|range| range.contains(source));
+                let is_open = kind != FrontendKind::LoadBalancer || !wanted.policy.restricted;
+                (key, Address::from(*source), is_open || in_range)
+            })
+        })
+    })
+}
+
+/// What may also become of clients of one service for a moment: ranges of before and after let in
+/// wherever it is a balancer, and what it gives up or takes over may turn them away.
+fn passing(
+    from: Option<&Wanted>,
+    to: Option<&Wanted>,
+    id: &ServicePortId,
+) -> Vec<(FrontendKey, Address, bool)> {
+    let keys = |wanted: Option<&Wanted>| wanted.map_or_else(BTreeMap::new, |w| keys(id, w));
+    let (old, new) = (keys(from), keys(to));
+    let ranges = || from.iter().chain(&to).flat_map(|wanted| &wanted.source_ranges);
+    let mut passing = Vec::new();
+    for key in old.keys().chain(new.keys()) {
+        for source in SOURCES {
+            if ranges().any(|range| range.contains(&source)) {
+                passing.push((*key, source.into(), true));
+            }
+            if !(old.contains_key(key) && new.contains_key(key)) {
+                passing.push((*key, source.into(), false));
+            }
+        }
+    }
+    passing
+}
+
+/// What the maps hold besides frontends and runs is what the state wants: tables of the cluster
+/// lists, ranges, and where endpoints are.
+fn assert_complete(writer: &Writer<Model>, state: &State) {
+    let mut tables = BTreeSet::new();
+    let mut ranges = BTreeSet::new();
+    for (id, wanted) in state {
+        let index = writer.services[id].index;
+        let policy = Policy::from_word(writer.maps.service(index).policy);
+        assert_eq!(Policy { maglev: 0, ..policy }, wanted.policy, "{id:?}");
+        assert_eq!(policy.maglev != 0, wanted.maglev, "{id:?}");
+        if wanted.maglev {
+            assert!(tables.insert(policy.maglev), "{id:?} shares a table");
+            let cluster = wanted.backends.iter().filter(|backend| backend.cluster);
+            let expected: BTreeSet<_> =
+                cluster.map(|b| (b.address.into(), b.port, b.here)).collect();
+            let named = writer.maps.spread.named(policy.maglev - 1).filter(|id| *id != EMPTY);
+            let backends = named.map(|id| writer.maps.backend(id));
+            let named: BTreeSet<_> =
+                backends.map(|b| (b.address, b.port.number(), b.here != 0)).collect();
+            assert_eq!(named, expected, "{id:?}");
+        }
+        ranges.extend(wanted.source_ranges.iter().map(|range| (index, SourceRange::from(range))));
+    }
+    assert_eq!(writer.maps.ranges, ranges);
+    assert_eq!(writer.pools.tables.used() as usize, tables.len());
+    assert_eq!(writer.pools.ranges.used as usize, ranges.len());
+}
+
 /// Tells the model what may be seen while `from` becomes `to`: a frontend leads to whatever is in
 /// the set of a service that has it, old or new.
 fn announce(model: &mut Model, from: &State, to: &State) {
     model.announced.clear();
+    model.announced_listed.clear();
     for (id, wanted) in from.iter().chain(to) {
         let states = [from, to].into_iter().filter_map(|state| state.get(id));
-        let endpoints: BTreeSet<Endpoint> = states.flat_map(selected).collect();
+        let endpoints: BTreeSet<Endpoint> = states.clone().flat_map(selected).collect();
+        let listed =
+            states.flat_map(|wanted| wanted.backends.iter().filter(|b| b.cluster || b.local));
+        let listed: BTreeSet<Endpoint> =
+            listed.map(|b| (b.address.into(), Port::new(b.port))).collect();
         for key in frontends(wanted) {
+            model.announced_listed.entry(key).or_default().extend(&listed);
+            model.listed.entry(key).or_default().extend(&listed);
             model.announced.entry(key).or_default().extend(&endpoints);
             model.allowed.entry(key).or_default().extend(&endpoints);
         }
     }
+    model.announced_just = judgements(from).chain(judgements(to)).collect();
+    for id in from.keys().chain(to.keys()) {
+        model.announced_just.extend(passing(from.get(id), to.get(id), id));
+    }
+    model.just.extend(&model.announced_just);
     // Also in a service that a frontend leaves: its set may have become empty a moment before. Of
     // one that several services claim, it is not known here who has it.
     let populated = |state: &State, key: &FrontendKey| {
@@ -382,4 +486,117 @@ fn an_endpoint_that_leaves_the_list_dies_and_one_that_is_unselected_does_not() {
     assert_eq!(became(&mut writer, 1, 1), (Membership::Member, false), "it is back");
     go_to(&mut writer, State::new());
     assert_eq!(became(&mut writer, 1, 1), (Membership::NoService, true), "the service is gone");
+}
+
+/// Service `n` with the external address 10.96.0.200.
+fn with_external_address(n: u16) -> State {
+    let last = 10 + u8::try_from(n).expect("few");
+    let mut state: State = service(n, &[last], &[1]).into();
+    let addresses = state.get_mut(&part(n, Part::Addresses)).expect("just put");
+    addresses.frontends.push(frontend(200, 0, FrontendKind::ExternalAddress));
+    state
+}
+
+#[test]
+fn an_external_address_itself_is_everybodys_and_nobody_is_refused() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let (first, second) = (with_external_address(1), with_external_address(2));
+    let both: State = first.clone().into_iter().chain(second.clone()).collect();
+    let address = FrontendKey::of_address(key(200).address);
+    let holder = |writer: &Writer<Model>| {
+        let entry = writer.maps.tables.frontends.get(&address)?;
+        Some((entry.kind(), writer.owners[&entry.service()].service.name.to_string()))
+    };
+    let external = |name: &str| Some((EntryKind::ExternalAddress, name.to_owned()));
+    assert!(change(&mut writer, &State::new(), &first).is_empty());
+    assert!(change(&mut writer, &first, &both).is_empty(), "who waits is not refused");
+    assert_eq!(holder(&writer), external("s1"));
+    assert!(change(&mut writer, &both, &second).is_empty());
+    assert_eq!(holder(&writer), external("s2"), "the next takes over");
+    let mut owned = second.clone();
+    owned.extend(service(3, &[200], &[3]));
+    assert!(change(&mut writer, &second, &owned).is_empty());
+    assert_eq!(holder(&writer), Some((EntryKind::Address, "s3".to_owned())), "by allocation");
+    assert!(change(&mut writer, &owned, &second).is_empty());
+    assert_eq!(holder(&writer), external("s2"));
+    assert!(change(&mut writer, &second, &State::new()).is_empty());
+    assert_eq!(holder(&writer), None);
+}
+
+#[test]
+fn a_table_is_written_when_its_list_changes_and_only_then() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let spread = |pods: &[u8]| {
+        let mut state = state(&[(1, &[1], pods)]);
+        state.get_mut(&id(1)).expect("the service").maglev = true;
+        state
+    };
+    let states =
+        [State::new(), spread(&[1, 2]), spread(&[2, 3]), spread(&[2, 3, 250]), spread(&[])];
+    for pair in states.windows(2) {
+        assert!(step(&mut writer, &pair[0], &pair[1]).is_empty());
+        assert_complete(&writer, &pair[1]);
+    }
+    let plain = state(&[(1, &[1], &[1])]);
+    assert!(step(&mut writer, &states[4], &plain).is_empty());
+    assert_complete(&writer, &plain);
+    assert_eq!(writer.pools.tables.available(), (7, 1), "it waits for a grace period");
+
+    assert!(step(&mut writer, &plain, &states[1]).is_empty());
+    let (writes, spread) = (writer.maps.writes, writer.maps.spread.clone());
+    let mut adopted = Writer::adopt(writer.maps).expect("the model can be read");
+    announce(&mut adopted.maps, &states[1], &states[1]);
+    adopted.apply(states[1].iter().map(|(id, w)| (id.clone(), Some(w.clone()))).collect());
+    assert_complete(&adopted, &states[1]);
+    assert_eq!(adopted.maps.spread, spread);
+    assert_eq!(adopted.maps.writes, writes + 1, "the grace period; nothing is written");
+}
+
+#[test]
+fn what_the_packet_path_has_no_room_for_is_refused_with_the_remedy() {
+    let small = Capacity { tables: 1, ranges: 1, ..AMPLE };
+    let mut writer = Writer::new(Model::new(small));
+    let first = {
+        let mut state = state(&[(1, &[1], &[1])]);
+        let wanted = state.get_mut(&id(1)).expect("the service");
+        wanted.maglev = true;
+        wanted.policy.restricted = true;
+        wanted.source_ranges = vec!["192.0.2.0/24".parse().expect("a range")];
+        state
+    };
+    assert!(change(&mut writer, &State::new(), &first).is_empty());
+    for (map, maglev) in [("MAGLEV", true), ("SOURCE_RANGES", false)] {
+        let mut both = first.clone();
+        both.extend(service(2, &[2], &[2]));
+        let wanted = both.get_mut(&id(2)).expect("just put");
+        wanted.maglev = maglev;
+        if !maglev {
+            wanted.policy.restricted = true;
+            wanted.source_ranges = vec!["198.51.100.0/24".parse().expect("a range")];
+        }
+        let refused = change(&mut writer, &first, &both);
+        let message = format!("restart the agent with --map-size {map}=");
+        assert!(refused.len() == 1 && refused[0].message.contains(&message), "{refused:?}");
+        assert!(!writer.maps.served().contains_key(&key(2)), "nothing of it is done");
+        assert!(change(&mut writer, &both, &first).is_empty());
+        assert_complete(&writer, &first);
+    }
+}
+
+#[test]
+fn an_endpoint_that_comes_here_from_another_node_gets_another_id_and_no_socket_is_closed() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let before = state(&[(0, &[1], &[1])]);
+    let mut after = before.clone();
+    after.get_mut(&id(0)).expect("the service").backends[0].here ^= true;
+    step(&mut writer, &State::new(), &before);
+    let old = writer.maps.slot(writer.services[&id(0)].set.cluster.first);
+    step(&mut writer, &before, &after);
+    let new = writer.maps.slot(writer.services[&id(0)].set.cluster.first);
+    assert_ne!(old, new);
+    assert_eq!(
+        (writer.maps.backend(old).life().present, writer.maps.backend(new).here),
+        (false, 0)
+    );
+    assert_eq!(became(&mut writer, 1, 1).0, Membership::Member, "the endpoint is there");
 }

@@ -8,6 +8,7 @@ use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind};
 use super::claims::Claim;
 use super::maps::Maps;
 use super::writer::{Installed, Writer, cannot_wait, is_address};
+use crate::plan::{ServicePortId, Wanted};
 
 /// The changes of `FRONTENDS` that a batch comes to.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Turnover {
     pub(super) drop: BTreeSet<FrontendKey>,
     /// Frontends whose change failed before: whoever waits for one may have it now.
     pub(super) retry: BTreeSet<FrontendKey>,
+    /// Services whose old ranges are to go when the load balancers' addresses that they lose are gone.
+    pub(super) stale_ranges: BTreeMap<ServicePortId, Wanted>,
 }
 
 /// Why an entry is not as it should be.
@@ -40,27 +43,36 @@ impl<M: Maps> Writer<M> {
             self.delete(key);
         }
         for Installed { index, set, .. } in self.departing.values_mut() {
-            let policy = set.policy;
-            let emptied = set.update(*index, &[], policy, &mut self.maps, &mut self.pools);
+            let (nothing, policy) = (Wanted::default(), set.policy);
+            let emptied = set.update(*index, &nothing, policy, &mut self.maps, &mut self.pools);
             emptied.expect("an empty set needs no entries");
         }
-        // An index is free again when nothing leads to it any more.
-        self.departing.retain(|index, installed| {
-            let reachable = !installed.frontends.is_empty();
-            if !reachable {
-                self.pools.services.retire(*index);
-            }
-            reachable
-        });
+        self.bury();
+        for (id, wanted) in turnover.stale_ranges {
+            self.finish_ranges(id, wanted);
+        }
         let (addresses, ports): (Vec<_>, Vec<_>) =
             inserts.into_iter().partition(|(key, _)| is_address(&key));
         self.insert_frontends(ports.into_iter().chain(addresses).collect());
     }
 
+    /// Frees the indexes of services that are gone: nothing leads there any more, and no range lets
+    /// anybody in. What the kernel refuses is tried again with the next batch.
+    fn bury(&mut self) {
+        self.departing.retain(|index, Installed { frontends, set, .. }| {
+            let is_gone = frontends.is_empty()
+                && set.narrow(*index, &[], &mut self.maps, &mut self.pools).is_ok();
+            if is_gone {
+                self.pools.services.retire(*index);
+            }
+            !is_gone
+        });
+    }
+
     /// Hands over frontends that one service gives up, or loses, and another takes, each by one
     /// replacing update, so that no client finds the address unserved. Returns what is for later:
-    /// entries that are new, and addresses that another proxy has had, whose ports must be there
-    /// before the others are refused.
+    /// entries that are new, and addresses that have kept their other ports so far: those of the
+    /// Service must be there before the others are refused.
     fn move_frontends(&mut self, turnover: &mut Turnover) -> Vec<(FrontendKey, Claim)> {
         let mut later = Vec::new();
         for key in turnover.drop.iter().chain(&turnover.retry) {
@@ -86,8 +98,8 @@ impl<M: Maps> Writer<M> {
             claims.extend(holder.clone());
             let winner = claims.pop_first().expect("a key is put because somebody claims it");
             if Some(&winner) != holder.as_ref() {
-                let foreign = present.is_some_and(|entry| entry.kind() == FrontendKind::Foreign);
-                if present.is_none() || (foreign && !given_up) {
+                let lenient = present.is_some_and(|entry| keeps_ports(entry.kind()));
+                if present.is_none() || (lenient && !given_up && !keeps_ports(winner.kind)) {
                     later.push((key, winner));
                 } else if !self.put(key, winner, given_up) {
                     // The holder still has it.
@@ -159,6 +171,11 @@ impl<M: Maps> Writer<M> {
             former.frontends.remove(key);
         }
     }
+}
+
+/// Whether an address of this kind keeps the ports that no Service defines.
+fn keeps_ports(kind: FrontendKind) -> bool {
+    matches!(kind, FrontendKind::Foreign | FrontendKind::ExternalAddress)
 }
 
 fn failed(error: &io::Error) -> String {

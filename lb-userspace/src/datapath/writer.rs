@@ -11,7 +11,7 @@ use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind, List, Policy, Por
 
 use super::claims::{Claim, Waiting, is_cluster_ip};
 use super::maps::Maps;
-use super::pools::{Pools, Shortage};
+use super::pools::{Obstacle, Pools, Shortage};
 use super::set::Set;
 use super::turnover::{Stuck, Turnover};
 use super::{Change, Refused};
@@ -35,7 +35,7 @@ pub(super) struct Writer<M> {
     /// Frontends that are wanted and that others have.
     pub(super) waiting: Waiting,
     /// What did not fit; tried again with every batch.
-    unfinished: BTreeMap<ServicePortId, (Wanted, String)>,
+    pub(super) unfinished: BTreeMap<ServicePortId, (Wanted, String)>,
     /// Entries that could not be written or deleted; likewise.
     pub(super) stuck: BTreeMap<FrontendKey, Stuck>,
     /// Services that have lost a frontend since the last grace period: a program that found them
@@ -84,10 +84,12 @@ impl<M: Maps> Writer<M> {
 
         let mut turnover = self.departures(&batch);
         for (id, wanted) in batch {
-            if let Some(wanted) = wanted
-                && let Err(shortage) = self.install(&id, &wanted, &mut turnover)
-            {
-                self.unfinished.insert(id, (wanted, shortage.to_string()));
+            let Some(wanted) = wanted else { continue };
+            match self.install(&id, &wanted, &mut turnover) {
+                Ok(()) => self.schedule_ranges(id, wanted, &mut turnover),
+                Err(obstacle) => {
+                    self.unfinished.insert(id, (wanted, obstacle.to_string()));
+                }
             }
         }
         self.turn_over(turnover);
@@ -118,9 +120,14 @@ impl<M: Maps> Writer<M> {
     fn refusals(&self) -> Vec<Refused> {
         let unfinished = self.unfinished.iter();
         let unfinished = unfinished.map(|(id, (_, message))| (id, message.clone()));
-        let waiting = self.waiting.iter().map(|(id, keys)| {
-            let reasons = keys.iter().map(|key| self.why_not(key));
-            (id, reasons.collect::<Vec<_>>().join("; "))
+        let waiting = self.waiting.iter().filter_map(|(id, keys)| {
+            // Several Services may have an address for clients outside: whoever answers to ping.
+            let is_refused = |(key, kind): &(&FrontendKey, &FrontendKind)| {
+                **kind != FrontendKind::ExternalAddress || self.stuck.contains_key(*key)
+            };
+            let reasons = keys.iter().filter(is_refused).map(|(key, _)| self.why_not(key));
+            let reasons = reasons.collect::<Vec<_>>().join("; ");
+            (!reasons.is_empty()).then_some((id, reasons))
         });
         unfinished.chain(waiting).map(|(id, message)| Refused { id: id.clone(), message }).collect()
     }
@@ -235,22 +242,17 @@ impl<M: Maps> Writer<M> {
         id: &ServicePortId,
         wanted: &Wanted,
         turnover: &mut Turnover,
-    ) -> Result<(), Shortage> {
+    ) -> Result<(), Obstacle> {
         let keys = keys(id, wanted);
         let new = keys.keys().filter(|key| !self.frontends.contains_key(key)).count();
 
-        let result = self.check_frontends(new, turnover).and_then(|()| {
+        let result = self.check_frontends(new, turnover).map_err(Obstacle::from).and_then(|()| {
             if !self.services.contains_key(id) {
-                let index = self.with_room(|writer| writer.pools.take_service())?;
+                let index = self.with_room(|writer| Ok(writer.pools.take_service()?))?;
                 let installed = self.nothing(index);
                 self.insert(id, installed);
             }
-            self.with_room(|writer| {
-                let Installed { index, set, .. } =
-                    writer.services.get_mut(id).expect("inserted above");
-                let (maps, pools) = (&mut writer.maps, &mut writer.pools);
-                set.update(*index, &wanted.backends, wanted.policy, maps, pools)
-            })
+            self.update_set(id, wanted)
         });
         match result {
             Ok(()) => {
@@ -273,6 +275,19 @@ impl<M: Maps> Writer<M> {
         result
     }
 
+    /// Makes the set of `id`, which has an index, as wanted, as far as its frontends allow.
+    pub(super) fn update_set(
+        &mut self,
+        id: &ServicePortId,
+        wanted: &Wanted,
+    ) -> Result<(), Obstacle> {
+        let policy = self.policy_for_now(id, wanted);
+        self.with_room(|writer| {
+            let Installed { index, set, .. } = writer.services.get_mut(id).expect("it has one");
+            set.update(*index, wanted, policy, &mut writer.maps, &mut writer.pools)
+        })
+    }
+
     /// A service index that no frontend leads to yet, with empty lists. The entry may be left from
     /// an agent that was killed before it wrote the frontends.
     fn nothing(&mut self, index: u32) -> Installed {
@@ -280,7 +295,10 @@ impl<M: Maps> Writer<M> {
         let none = Run { first: 0, count: 0, ..Run::from_word(entry.cluster) };
         self.maps.store_run(index, List::Cluster, none);
         self.maps.store_run(index, List::Local, none);
-        let policy = Policy::from_word(entry.policy);
+        let policy = Policy { maglev: 0, ..Policy::from_word(entry.policy) };
+        if policy.to_word() != entry.policy {
+            self.maps.store_policy(index, policy);
+        }
         let set = Set { cluster: none, local: none, policy, ..Set::default() };
         Installed { index, set, ..Installed::default() }
     }
@@ -309,21 +327,21 @@ impl<M: Maps> Writer<M> {
     /// moving runs together.
     fn with_room<T>(
         &mut self,
-        mut attempt: impl FnMut(&mut Self) -> Result<T, Shortage>,
-    ) -> Result<T, Shortage> {
+        mut attempt: impl FnMut(&mut Self) -> Result<T, Obstacle>,
+    ) -> Result<T, Obstacle> {
         let mut shortage = match attempt(self) {
-            Err(shortage) => shortage,
+            Err(Obstacle::Shortage(shortage)) => shortage,
             done => return done,
         };
         if self.pools.has_limbo() && self.grace().is_ok() {
             shortage = match attempt(self) {
-                Err(shortage) => shortage,
+                Err(Obstacle::Shortage(shortage)) => shortage,
                 done => return done,
             };
         }
         match u32::try_from(shortage.needed) {
             Ok(length) if shortage.map == "RUNS" && self.make_room(length).is_ok() => attempt(self),
-            _ => Err(shortage),
+            _ => Err(shortage.into()),
         }
     }
 
@@ -338,7 +356,7 @@ impl<M: Maps> Writer<M> {
 }
 
 /// The entries of `FRONTENDS` that are wanted for a service port.
-fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeMap<FrontendKey, FrontendKind> {
+pub(super) fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeMap<FrontendKey, FrontendKind> {
     let protocol = match id.part {
         Part::Port(Protocol::Tcp, _) => protocol::TCP,
         Part::Port(Protocol::Udp, _) => protocol::UDP,
@@ -350,7 +368,7 @@ fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeMap<FrontendKey, FrontendKi
         .collect()
 }
 
-/// Whether an entry stands for a ClusterIP itself.
+/// Whether an entry stands for an address itself.
 pub(super) fn is_address(key: &&FrontendKey) -> bool {
     **key == FrontendKey::of_address(key.address)
 }

@@ -21,8 +21,9 @@ use crate::api::types::{
     AgentStatus, Origin, Outcome, RefusedObject, SourceStatus, Status, Submitted, Verdict,
     WatchChange,
 };
-use crate::datapath::{Change, Devices, Refused};
+use crate::datapath::{self, Change, Devices, MapStatus, Refused};
 use crate::dns::{Names, Zones};
+use crate::flows;
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::plan::{NodePortAddresses, ServicePortId};
@@ -47,12 +48,20 @@ pub(super) struct Core<S> {
     awaited: usize,
     watchers: Watchers,
     closing: Closing,
+    /// `None` in the engine's own tests, which have no flows.
+    flows: Option<flows::Handle>,
     zones: Zones,
 }
 
 impl<S: Sink> Core<S> {
     /// Brings the sink in step with the store, in one step.
-    pub(super) fn new(config: &Config, store: Store, sink: S, closing: Closing) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        store: Store,
+        sink: S,
+        closing: Closing,
+        flows: Option<flows::Handle>,
+    ) -> Self {
         let agent = AgentStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -74,6 +83,7 @@ impl<S: Sink> Core<S> {
             awaited: config.sources,
             watchers: Watchers::default(),
             closing,
+            flows,
             zones: config.zones.clone(),
         };
         core.zones.set(core.names(core.store.services()));
@@ -222,15 +232,32 @@ impl<S: Sink> Core<S> {
         });
         let mut datapath = self.sink.status();
         let sockets = self.closing.status(&mut datapath);
+        let flows = self.flows(&mut datapath);
         Status {
             agent: self.agent.clone(),
             datapath,
             sockets,
+            flows,
             dns: None,
             sources: self.sources.values().cloned().collect(),
             refused: self.files.refused().chain(unserved).collect(),
             objects: self.store.counts(),
         }
+    }
+
+    /// The flows' part of `lb status`; how full their map is goes to the datapath's.
+    fn flows(&self, datapath: &mut datapath::Status) -> flows::Status {
+        /// How programs count a connection for which there was no room.
+        const FULL: &str = "flowsFull";
+        let Some(handle) = &self.flows else { return flows::Status::default() };
+        let status = handle.status();
+        datapath.maps.push(MapStatus {
+            name: "FLOWS".into(),
+            used: status.entries,
+            capacity: status.capacity,
+        });
+        let refused = datapath.counters.values().filter_map(|reasons| reasons.get(FULL)).sum();
+        flows::Status { refused, ..status }
     }
 
     pub(super) fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {

@@ -30,8 +30,10 @@ use crate::api::types::{
 };
 use crate::datapath::{self, Datapath, Devices};
 use crate::dns::Zones;
+use crate::flows::{self, Lifetimes};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
+use crate::plan::Algorithm;
 use crate::sockets::{self, CloseRequest};
 use crate::source;
 use crate::store::Store;
@@ -55,12 +57,16 @@ pub struct Config {
     pub node_name: String,
     /// How sockets to backends that are gone are treated.
     pub sockets: sockets::Config,
+    /// How long connections of the packet path may be idle.
+    pub flows: Lifetimes,
     /// The addresses that this node has now; [`Engine::node_addresses`] follows them.
     pub node_addresses: BTreeSet<IpAddr>,
     /// `--nodeport-addresses`; none selects all.
     pub nodeport_addresses: Vec<IpNet>,
     /// `--service-proxy-name`
     pub service_proxy_name: Option<String>,
+    /// `--lb-algorithm`
+    pub algorithm: Algorithm,
     /// Where names are looked up.
     pub zones: Zones,
     /// Number of sources that must sync before anything is pruned.
@@ -94,9 +100,13 @@ impl Engine {
             // The store first: it says if another agent is at work, before the kernel is touched.
             let mut store = Store::open(&config.state_dir, &config.node_name, pools)?;
             store.set_proxy_name(config.service_proxy_name.as_deref());
+            store.set_algorithm(config.algorithm);
             let mut sink = open()?;
             let closing = Closing::start(&config, &mut sink, asking)?;
-            Ok(Core::new(&config, store, sink, closing))
+            let flows = sink.take_flows().map(|flows| flows::start(config.flows, flows));
+            let flows =
+                flows.transpose().context("no thread can be started that collects flows")?;
+            Ok(Core::new(&config, store, sink, closing, flows))
         };
         thread::spawn(start, report, commands)?;
         ready.recv().context("the engine's thread ended before it was ready")??;
@@ -199,6 +209,7 @@ impl Engine {
             },
             datapath: datapath::Status::default(),
             sockets: sockets::Status::default(),
+            flows: flows::Status::default(),
             dns: None,
             sources: Vec::new(),
             refused: Vec::new(),

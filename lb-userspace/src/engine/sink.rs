@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lb_common::abi::{Address, Port};
 
-use crate::datapath::{Change, Datapath, Devices, Refused, SocketTables, Status};
+use crate::datapath::{Change, Datapath, Devices, Flows, Refused, SocketTables, Status};
 use crate::host::ExemptCgroup;
 use crate::sockets::{DeadPeer, Membership};
 
@@ -30,6 +30,10 @@ pub(super) trait Sink: 'static {
 
     /// As [`Datapath::take_sockets`]. The engine's own tests have no sockets.
     fn take_sockets(&mut self) -> Option<SocketTables> {
+        None
+    }
+    /// As [`Datapath::take_flows`]. The engine's own tests have no flows.
+    fn take_flows(&mut self) -> Option<Flows> {
         None
     }
     /// As [`Datapath::take_deaths`].
@@ -77,6 +81,10 @@ impl Sink for Datapath {
 
     fn take_sockets(&mut self) -> Option<SocketTables> {
         Self::take_sockets(self)
+    }
+
+    fn take_flows(&mut self) -> Option<Flows> {
+        Self::take_flows(self)
     }
 
     fn take_deaths(&mut self) -> bool {

@@ -9,7 +9,9 @@ use super::{Family, Frontend, FrontendKind, NodeView};
 use crate::store::model::{Service, ServicePort};
 
 /// The frontends of a port in one family, sorted. Where two of them are one address and port, the
-/// one that is the Service's by allocation stands.
+/// one that is the Service's by allocation stands; then the external IP, which is nobody's to narrow:
+/// an address that is a load balancer's besides is open to all, as by kube-proxy's rules of iptables,
+/// of which the external IP's comes first.
 pub(super) fn of_port(
     service: &Service,
     port: &ServicePort,
@@ -20,6 +22,7 @@ pub(super) fn of_port(
     let frontend = |port, kind| move |address| Frontend { address, port, kind };
     let cluster_ips = service.cluster_ips.iter().copied().filter(ours);
     let external_ips = service.external_ips.iter().copied().filter(ours);
+    let balancer_ips = service.balancer_ips.iter().copied().filter(ours);
     let node_port = port.node_port.into_iter().flat_map(|number| {
         // For the bind guard: a port that is taken on one address is taken on all of them.
         let all = std::iter::once(unspecified(family));
@@ -30,6 +33,7 @@ pub(super) fn of_port(
         .map(frontend(port.port, FrontendKind::ClusterIp))
         .chain(node_port)
         .chain(external_ips.map(frontend(port.port, FrontendKind::External)))
+        .chain(balancer_ips.map(frontend(port.port, FrontendKind::LoadBalancer)))
         .collect();
     // Stable: of equals, the first stays first.
     frontends.sort_by_key(|frontend| (frontend.address, frontend.port));
@@ -37,12 +41,22 @@ pub(super) fn of_port(
     frontends
 }
 
-/// The entries of the ClusterIPs of one family, whatever the port; sorted.
-pub(super) fn of_addresses(service: &Service, family: Family, kind: FrontendKind) -> Vec<Frontend> {
-    let ours = service.cluster_ips.iter().filter(|address| Family::of(**address) == family);
-    let mut frontends: Vec<Frontend> =
-        ours.map(|&address| Frontend { address, port: 0, kind }).collect();
-    frontends.sort_unstable();
+/// The entries of the addresses of one family themselves, whatever the port; sorted. Of a Service
+/// that is another proxy's (not `is_ours`), only the ClusterIPs are known.
+pub(super) fn of_addresses(service: &Service, family: Family, is_ours: bool) -> Vec<Frontend> {
+    let ours = |address: &IpAddr| Family::of(*address) == family;
+    let itself = |kind| move |&address: &IpAddr| Frontend { address, port: 0, kind };
+    let kind = if is_ours { FrontendKind::Address } else { FrontendKind::Foreign };
+    let external = service.external_ips.iter().chain(&service.balancer_ips);
+    let external = external.filter(|address| is_ours && ours(address));
+    let cluster_ips = service.cluster_ips.iter().filter(|address| ours(address));
+    let mut frontends: Vec<Frontend> = cluster_ips
+        .map(itself(kind))
+        .chain(external.map(itself(FrontendKind::ExternalAddress)))
+        .collect();
+    // Stable: a ClusterIP stays one, whatever else it is said to be.
+    frontends.sort_by_key(|frontend| frontend.address);
+    frontends.dedup_by_key(|frontend| frontend.address);
     frontends
 }
 

@@ -1,5 +1,6 @@
 //! One Service, its endpoints and this node → what the kernel should hold for it. Pure.
 
+mod algorithm;
 mod frontends;
 mod node_ports;
 mod select;
@@ -10,6 +11,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use algorithm::Algorithm;
+use ipnet::IpNet;
 pub use lb_common::abi::{FrontendKind, Policy};
 pub use node_ports::NodePortAddresses;
 use serde::{Deserialize, Serialize};
@@ -57,7 +60,7 @@ impl Family {
 }
 
 /// Identity of what the kernel holds as one service: a port of a Service in one family, since a
-/// client of a family can only be sent to endpoints of that family; or its ClusterIPs themselves.
+/// client of a family can only be sent to endpoints of that family; or its addresses themselves.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServicePortId {
     /// The Service.
@@ -73,7 +76,7 @@ pub struct ServicePortId {
 pub enum Part {
     /// One of `spec.ports`: protocol, and number in host byte order.
     Port(Protocol, u16),
-    /// The ClusterIPs, whatever the port.
+    /// The ClusterIPs, and the addresses for clients outside, whatever the port.
     Addresses,
 }
 
@@ -86,8 +89,14 @@ pub struct Wanted {
     /// this list that is selected for nobody keeps its backend entry (established connections
     /// drain); one that leaves the list is gone.
     pub backends: Vec<Backend>,
-    /// Affinity, and which list serves whom.
+    /// Affinity, which list serves whom, and whether `source_ranges` narrow who may come. Its
+    /// [`Policy::maglev`] is the datapath's.
     pub policy: Policy,
+    /// Who may come by a load balancer's address, where the policy is restricted: ranges of the
+    /// family, without host bits, sorted.
+    pub source_ranges: Vec<IpNet>,
+    /// Whether new flows on the packet path are spread by a Maglev table of the cluster list.
+    pub maglev: bool,
 }
 
 /// One address and port that clients connect to; the protocol is the [`ServicePortId`]'s.
@@ -112,6 +121,8 @@ pub struct Backend {
     pub cluster: bool,
     /// In the local list. Where no policy asks for that list, it is the cluster list.
     pub local: bool,
+    /// On this node.
+    pub here: bool,
 }
 
 /// This node, as far as it decides which endpoints are near and what leads to them.
@@ -125,10 +136,12 @@ pub struct NodeView {
     pub node_ports: NodePortAddresses,
     /// `--service-proxy-name`
     pub proxy_name: Option<Arc<str>>,
+    /// `--lb-algorithm`
+    pub algorithm: Algorithm,
 }
 
 /// What the kernel should hold for `service`, whose endpoints are those of `slices`: one entry for
-/// each port in each family, and one for its ClusterIPs of each family. A Service without ClusterIP
+/// each port in each family, and one for its addresses of each family. A Service without ClusterIP
 /// owns no frontend (`ShouldSkipService` in Kubernetes' `pkg/proxy/util`), whatever else it names.
 ///
 /// Of a Service that is another proxy's only the ClusterIPs are known, so that its clients are let
@@ -142,23 +155,37 @@ pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(Servi
         let id = |part| ServicePortId { service: service.key.clone(), family, part };
         let is_ours = service.proxy_name.is_none() || service.proxy_name == node.proxy_name;
         for port in service.ports.iter().filter(|_| is_ours) {
+            let frontends = frontends::of_port(service, port, family, node);
+            let source_ranges = source_ranges(service, family);
             let wanted = Wanted {
-                frontends: frontends::of_port(service, port, family, node),
                 backends: backends(service, &endpoints(port, family, slices, node), node),
                 policy: Policy {
                     affinity_seconds: service.affinity_seconds,
                     internal_local: service.internal_local,
                     external_local: service.external_local,
-                    ..Policy::default()
+                    restricted: !source_ranges.is_empty(),
+                    maglev: 0,
                 },
+                source_ranges,
+                maglev: algorithm::wants_table(service, &frontends, node),
+                frontends,
             };
             planned.push((id(Part::Port(port.protocol, port.port)), wanted));
         }
-        let kind = if is_ours { FrontendKind::Address } else { FrontendKind::Foreign };
-        let addresses = frontends::of_addresses(service, family, kind);
-        planned.push((id(Part::Addresses), Wanted { frontends: addresses, ..Wanted::default() }));
+        let frontends = frontends::of_addresses(service, family, is_ours);
+        planned.push((id(Part::Addresses), Wanted { frontends, ..Wanted::default() }));
     }
     planned
+}
+
+/// Ranges of the other family say nothing about this one: where only they are named, everybody may
+/// come, as in kube-proxy (`MapCIDRsByIPFamily` in `newBaseServiceInfo`).
+fn source_ranges(service: &Service, family: Family) -> Vec<IpNet> {
+    let ranges = service.source_ranges.iter().copied();
+    let mut ranges: Vec<_> = ranges.filter(|range| Family::of(range.addr()) == family).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
 }
 
 /// The endpoints of one port in one family, each with its target port, sorted and without
@@ -200,6 +227,7 @@ fn backends(service: &Service, endpoints: &[(u16, &Endpoint)], node: &NodeView) 
             port: *port,
             cluster: cluster.takes(endpoint, node),
             local: local.takes(endpoint, node),
+            here: endpoint.node == node.name,
         })
         .collect()
 }

@@ -56,6 +56,9 @@ pub(super) fn service() -> Service {
         service_type: ServiceType::Virtual,
         cluster_ips: ["10.96.0.10".parse().expect("an address")].into(),
         external_ips: Box::default(),
+        balancer_ips: Box::default(),
+        source_ranges: Box::default(),
+        algorithm: None,
         proxy_name: None,
         families: [Family::V4].into(),
         selector: None,
@@ -276,6 +279,77 @@ fn an_endpoint_in_two_slices_counts_once_and_as_the_better_of_both() {
         let seen: Vec<_> = backends.iter().map(|b| (b.port, b.cluster)).collect();
         assert_eq!(seen, [(8080, true), (8081, true)]);
     }
+}
+
+#[test]
+fn source_ranges_narrow_their_own_family_as_in_kube_proxy() {
+    let range = |word: &str| word.parse::<IpNet>().expect("a range");
+    let cluster_ips = ["10.96.0.10", "fd00::10"].map(|ip| ip.parse().expect("an address"));
+    let table: [(&[&str], &[&str], &[&str]); 4] = [
+        (&[], &[], &[]),
+        (&["192.0.2.0/24"], &["192.0.2.0/24"], &[]),
+        (&["2001:db8::/32"], &[], &["2001:db8::/32"]),
+        (
+            &["203.0.113.0/24", "2001:db8::/32", "192.0.2.0/24", "203.0.113.0/24"],
+            &["192.0.2.0/24", "203.0.113.0/24"],
+            &["2001:db8::/32"],
+        ),
+    ];
+    for (ranges, v4, v6) in table {
+        let source_ranges = ranges.iter().map(|word| range(word)).collect();
+        let service = Service { cluster_ips: cluster_ips.into(), source_ranges, ..service() };
+        for (id, wanted) in plan(&service, &[], &node()) {
+            let expected = match (id.part, id.family) {
+                (Part::Addresses, _) => &[],
+                (Part::Port(..), Family::V4) => v4,
+                (Part::Port(..), Family::V6) => v6,
+            };
+            let expected: Vec<_> = expected.iter().map(|word| range(word)).collect();
+            assert_eq!(wanted.source_ranges, expected, "{ranges:?}: {id:?}");
+            assert_eq!(wanted.policy.restricted, !expected.is_empty(), "{ranges:?}: {id:?}");
+        }
+    }
+}
+
+#[test]
+fn a_table_is_for_addresses_that_nodes_share_or_by_annotation() {
+    use Algorithm::{Maglev, Random};
+    let external = || ["198.51.100.9".parse().expect("an address")].into();
+    let inside = service();
+    let balanced = Service { balancer_ips: external(), ..service() };
+    let shared = Service { external_ips: external(), ..service() };
+    let node_port = ServicePort { node_port: Some(30080), ..port("p", Protocol::Tcp, 80) };
+    let node_port = Service { ports: [node_port].into(), ..service() };
+    let local = Service { external_local: true, ..shared.clone() };
+    let other = ["2001:db8::9".parse().expect("an address")].into();
+    let other_family = Service { external_ips: other, ..service() };
+    // The flag maglev, the flag random.
+    for (description, service, expected) in [
+        ("inside", inside, [false, false]),
+        ("a load balancer's address", balanced, [true, false]),
+        ("an external IP", shared, [true, false]),
+        ("a NodePort", node_port, [false, false]),
+        ("Local", local, [false, false]),
+        ("an external IP of the other family", other_family, [false, false]),
+    ] {
+        for (annotation, expected) in
+            [(None, expected), (Some(Maglev), [true; 2]), (Some(Random), [false; 2])]
+        {
+            let service = Service { algorithm: annotation, ..service.clone() };
+            let planned = [Maglev, Random].map(|algorithm| {
+                plan(&service, &[], &NodeView { algorithm, ..node() }).remove(0).1.maglev
+            });
+            assert_eq!(planned, expected, "{description}, {annotation:?}");
+        }
+    }
+}
+
+#[test]
+fn endpoints_are_here_by_their_node() {
+    let slice =
+        slice(8080, vec![endpoint("1 node=us"), endpoint("2"), endpoint("3 node=us not-ready")]);
+    let backends = plan(&service(), &[&slice], &node()).remove(0).1.backends;
+    assert_eq!(backends.iter().map(|b| b.here).collect::<Vec<_>>(), [true, false, true]);
 }
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {

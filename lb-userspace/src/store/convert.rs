@@ -7,12 +7,12 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::admit::special_ip;
+use super::external::{External, annotation};
 use super::intern::{Interner, Labels};
 use super::model::{
-    Conditions, Distribution, Endpoint, Hints, Hostname, Model, Node, Pod, PodPort,
-    SERVICE_NAME_LABEL, SERVICE_PROXY_NAME_LABEL, Service, ServicePort, ServiceType, Slice,
-    SlicePort, Target, ZONE_LABEL,
+    ALGORITHM_ANNOTATION, Conditions, Distribution, Endpoint, Hints, Hostname, Model, Node, Pod,
+    PodPort, SERVICE_NAME_LABEL, SERVICE_PROXY_NAME_LABEL, Service, ServicePort, ServiceType,
+    Slice, SlicePort, Target, ZONE_LABEL,
 };
 use crate::object::{Key, Object};
 use crate::plan::{Family, Protocol};
@@ -60,12 +60,12 @@ impl Converter {
         let empty = core::ServiceSpec::default();
         let spec = service.spec.as_ref().unwrap_or(&empty);
         let service_type = service_type(spec);
-        let (cluster_ips, external_ips) = match service_type {
-            ServiceType::Virtual => (cluster_ips(spec), external_ips(service, spec)),
-            ServiceType::Headless | ServiceType::ExternalName => (Box::default(), Box::default()),
+        let (cluster_ips, external) = match service_type {
+            ServiceType::Virtual => (cluster_ips(spec), External::of(service, spec)),
+            ServiceType::Headless | ServiceType::ExternalName => Default::default(),
         };
         let has_node_ports = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
-        let has_outside_traffic = has_node_ports || !external_ips.is_empty();
+        let has_outside_traffic = has_node_ports || !external.ips.is_empty();
         let ports = spec.ports.iter().flatten();
         let proxy_name = service.metadata.labels.as_ref();
         let proxy_name = proxy_name.and_then(|labels| labels.get(SERVICE_PROXY_NAME_LABEL));
@@ -75,7 +75,10 @@ impl Converter {
             service_type,
             families: families(spec, &cluster_ips),
             cluster_ips,
-            external_ips,
+            external_ips: external.ips,
+            balancer_ips: external.balancer_ips,
+            source_ranges: external.source_ranges,
+            algorithm: annotation(service, ALGORITHM_ANNOTATION).and_then(|word| word.parse().ok()),
             proxy_name: proxy_name.map(|name| self.interner.word(name)),
             selector: self.selector(spec),
             ports: ports.filter_map(|port| self.service_port(port, has_node_ports)).collect(),
@@ -348,19 +351,6 @@ fn cluster_ips(spec: &core::ServiceSpec) -> Box<[IpAddr]> {
     } else {
         listed
     }
-}
-
-/// A load balancer of mode `Proxy` opens connections of its own: its address is not ours to serve
-/// (`newBaseServiceInfo` in Kubernetes' `pkg/proxy/serviceport.go`).
-fn external_ips(service: &core::Service, spec: &core::ServiceSpec) -> Box<[IpAddr]> {
-    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let balancer = balancer.filter(|_| spec.type_.as_deref() == Some("LoadBalancer"));
-    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
-    let ingress = ingress.filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
-    let ingress = ingress.filter_map(|ingress| ingress.ip.as_ref());
-    let all = spec.external_ips.iter().flatten().chain(ingress);
-    let all = all.filter_map(|address| address.parse().ok());
-    all.filter(|address| special_ip(*address).is_none()).collect()
 }
 
 fn families(spec: &core::ServiceSpec, cluster_ips: &[IpAddr]) -> Box<[Family]> {

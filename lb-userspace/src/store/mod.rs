@@ -9,6 +9,7 @@ mod batch;
 mod convert;
 mod endpoints;
 mod error;
+mod external;
 mod intern;
 pub mod model;
 mod persist;
@@ -30,7 +31,7 @@ use serde_json::Value;
 use crate::api::types::{ObjectCounts, Origin};
 use crate::dns::Names;
 use crate::object::{Key, Kind, Object};
-use crate::plan::{self, NodePortAddresses, NodeView, ServicePortId, Wanted};
+use crate::plan::{self, Algorithm, NodePortAddresses, NodeView, ServicePortId, Wanted};
 use allocate::Pools;
 use convert::Converter;
 use model::{Service, ServiceType, Slice};
@@ -140,6 +141,12 @@ impl Store {
     /// Before anything is planned.
     pub fn set_proxy_name(&mut self, name: Option<&str>) {
         self.node.proxy_name = name.map(Arc::from);
+    }
+
+    /// Sets how new flows on the packet path are spread where a Service does not say. Before anything
+    /// is planned.
+    pub fn set_algorithm(&mut self, algorithm: Algorithm) {
+        self.node.algorithm = algorithm;
     }
 
     /// Every Service with a NodePort.

@@ -6,16 +6,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::intern::Labels;
 use crate::object::Key;
-use crate::plan::{Family, Protocol};
+use crate::plan::{Algorithm, Family, Protocol};
 
 /// The label of an `EndpointSlice` that names its Service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// The label of a Service that names the proxy which is to serve it.
 pub const SERVICE_PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// The annotation of a Service that says how new flows on the packet path are spread.
+pub const ALGORITHM_ANNOTATION: &str = "lb.algorithm";
+/// The annotation that `spec.loadBalancerSourceRanges` goes before.
+pub const SOURCE_RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 /// The label of a Node that names its zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -66,9 +71,14 @@ pub struct Service {
     pub service_type: ServiceType,
     /// Its `ClusterIP`s; empty unless virtual.
     pub cluster_ips: Box<[IpAddr]>,
-    /// `externalIPs`, and addresses of load balancers that hand packets on as they are; empty unless
-    /// virtual.
+    /// `externalIPs`; empty unless virtual.
     pub external_ips: Box<[IpAddr]>,
+    /// Addresses of load balancers that hand packets on as they are; empty unless virtual.
+    pub balancer_ips: Box<[IpAddr]>,
+    /// `loadBalancerSourceRanges`, of that type only, without host bits; empty lets everybody in.
+    pub source_ranges: Box<[IpNet]>,
+    /// How new flows on the packet path are spread, if the Service says.
+    pub algorithm: Option<Algorithm>,
     /// The proxy that is to serve it, if it names one.
     pub proxy_name: Option<Arc<str>>,
     /// Families of its endpoints.

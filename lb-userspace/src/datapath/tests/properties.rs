@@ -2,28 +2,77 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use lb_common::abi::{Address, FrontendKey};
 use proptest::prelude::*;
 
 use super::*;
 use crate::datapath::Change;
 
+/// What a Service is to clients outside.
+#[derive(Clone, Debug)]
+struct Outside {
+    /// An address for them, beside its ClusterIPs.
+    kind: Option<FrontendKind>,
+    /// Who may come by a load balancer.
+    source_ranges: Vec<IpNet>,
+    maglev: bool,
+    /// Its endpoints have gone over to another node.
+    moved: bool,
+}
+
+const RANGES: [&str; 4] = ["192.0.2.0/24", "192.0.2.1/32", "198.51.100.0/24", "0.0.0.0/0"];
+
+fn outside() -> impl Strategy<Value = Outside> {
+    let kind = prop_oneof![
+        Just(None),
+        Just(Some(FrontendKind::External)),
+        Just(Some(FrontendKind::LoadBalancer)),
+        Just(Some(FrontendKind::LoadBalancer)),
+    ];
+    let ranges = prop::sample::subsequence(RANGES.to_vec(), 0..=2);
+    (kind, ranges, any::<[bool; 2]>()).prop_map(|(kind, ranges, [maglev, moved])| {
+        let source_ranges = ranges.iter().map(|range| range.parse().expect("a range")).collect();
+        Outside { kind, source_ranges, maglev, moved }
+    })
+}
+
+impl Outside {
+    /// Adds it to service `n` of the state, whose first address is `vip`.
+    fn add_to(self, state: &mut State, n: u16, vip: u8) {
+        let wanted = state.get_mut(&id(n)).expect("the service");
+        wanted.maglev = self.maglev;
+        wanted.policy.restricted = !self.source_ranges.is_empty();
+        wanted.source_ranges = self.source_ranges;
+        wanted.backends.iter_mut().for_each(|backend| backend.here ^= self.moved);
+        if let Some(kind) = self.kind {
+            // External addresses take the cluster list: here it is everybody's.
+            wanted.policy.internal_local = false;
+            wanted.frontends.push(frontend(100 + vip, 80, kind));
+            let addresses = state.get_mut(&part(n, Part::Addresses)).expect("the service");
+            addresses.frontends.push(frontend(100 + vip, 0, FrontendKind::ExternalAddress));
+        }
+    }
+}
+
 /// States of up to five services over eight addresses, each with some of nine pods, by one policy or
-/// the other.
+/// the other, and reached from outside or not.
 fn states() -> impl Strategy<Value = Vec<State>> {
     let one = (
         prop::collection::btree_set(1..9_u8, 1..3),
         prop::collection::btree_set(prop_oneof![1..7_u8, Just(150), Just(250)], 0..6),
         any::<bool>(),
+        outside(),
     );
     let state = prop::collection::btree_map(1..6_u16, one, 0..5).prop_map(|services| {
         let mut taken = BTreeSet::new();
         let mut state = State::new();
-        for (n, (vips, pods, internal_local)) in services {
+        for (n, (vips, pods, internal_local, outside)) in services {
             let vips: Vec<u8> = vips.into_iter().filter(|vip| taken.insert(*vip)).collect();
             if !vips.is_empty() {
                 state.extend(service(n, &vips, &pods.into_iter().collect::<Vec<_>>()));
                 state.get_mut(&id(n)).expect("just put").policy.internal_local = internal_local;
+                outside.add_to(&mut state, n, vips[0]);
             }
         }
         state
@@ -66,6 +115,8 @@ fn disputed(state: &State, claims: &Claims) -> State {
             && wanted.frontends.iter().all(|f| f.address != external.address)
         {
             wanted.frontends.push(external);
+            let addresses = state.get_mut(&part(*n, Part::Addresses)).expect("the service");
+            addresses.frontends.push(frontend(*vip, 0, FrontendKind::ExternalAddress));
         }
     }
     state
@@ -93,6 +144,24 @@ fn assert_settled(writer: &Writer<Model>, state: &State, refused: &[Refused]) {
         if let Some((_, owner)) = claimants.iter().find(|(_, wanted)| owns(wanted)) {
             assert!(serves(owner), "{key:?}: its owner's");
         }
+    }
+    assert_addresses_settled(writer, state, refused);
+}
+
+/// Each address answers to ping, a ClusterIP refuses its other ports, and nobody is told that another
+/// Service has an address, too.
+fn assert_addresses_settled(writer: &Writer<Model>, state: &State, refused: &[Refused]) {
+    let ports_only = |refused: &Refused| refused.id.part != Part::Addresses;
+    assert!(refused.iter().all(ports_only), "{refused:?}");
+    let mut kinds: BTreeMap<FrontendKey, FrontendKind> = BTreeMap::new();
+    for (id, wanted) in state.iter().filter(|(id, _)| id.part == Part::Addresses) {
+        for (key, kind) in keys(id, wanted) {
+            let best = kinds.entry(key).or_insert(kind);
+            *best = (*best).min(kind);
+        }
+    }
+    for (key, kind) in kinds {
+        assert_eq!(writer.maps.tables.frontends[&key].kind(), kind, "{key:?}");
     }
 }
 
@@ -136,6 +205,7 @@ proptest! {
         let reached = walk(&mut writer, &states);
         prop_assert_eq!(writer.maps.served(), expected(&reached));
         prop_assert_eq!(&reached, states.last().expect("at least one"));
+        assert_complete(&writer, &reached);
     }
 
     /// Whatever the writer refuses for want of room, what it serves is legal.
@@ -149,6 +219,8 @@ proptest! {
                 announce(&mut writer.maps, from, to);
             }
             writer.maps.announced = writer.maps.allowed.clone();
+            writer.maps.announced_just = writer.maps.just.clone();
+            writer.maps.announced_listed = writer.maps.listed.clone();
             writer.maps.steady.clear();
             apply_all(&mut writer, &pair[0], &pair[1]);
         }
@@ -182,6 +254,7 @@ proptest! {
             let was_the_last = fail_once(&mut writer, &before, last, fail);
             prop_assert!(writer.apply(Vec::new()).is_empty(), "call {} failed", fail);
             prop_assert_eq!(writer.maps.served(), expected(last), "call {} failed", fail);
+            assert_complete(&writer, last);
             if was_the_last {
                 break;
             }
@@ -207,6 +280,7 @@ proptest! {
             prop_assert!(next.apply(all(last)).is_empty(), "dead after {} writes", crash);
             next.prune();
             prop_assert_eq!(next.maps.served(), expected(last), "dead after {} writes", crash);
+            assert_complete(&next, last);
             let ports = expected(last).len();
             prop_assert_eq!(next.maps.tables.frontends.len(), 2 * ports, "ports and addresses");
             if was_the_last {

@@ -20,9 +20,10 @@ use super::{Config, Engine};
 use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
 use crate::dns::Zones;
+use crate::flows::Lifetimes;
 use crate::host::{ExemptCgroup, ReservedPorts};
 use crate::object::{Key, Kind, decode};
-use crate::plan::{Part, Protocol, ServicePortId, Wanted};
+use crate::plan::{Algorithm, Part, Protocol, ServicePortId, Wanted};
 use crate::sockets;
 
 /// What a kernel would hold.
@@ -162,6 +163,12 @@ fn config(folder: &Path, sources: usize) -> Config {
         ["10.96.0.0/12", "fd00:96::/108"].map(|range| range.parse().expect("a range")).into();
     Config {
         sockets: sockets::Config { close_tcp: false, reclaim_after: Duration::ZERO },
+        flows: Lifetimes {
+            established: Duration::ZERO,
+            opening: Duration::ZERO,
+            closed: Duration::ZERO,
+            udp: Duration::ZERO,
+        },
         state_dir: folder.join("."),
         datapath: datapath::Config {
             bpffs: folder.into(),
@@ -171,14 +178,15 @@ fn config(folder: &Path, sources: usize) -> Config {
             sizes: datapath::Sizes::default(),
             devices: None,
             tc_attach: datapath::TcAttach::default(),
-        },
             snat_ports: None,
             reserved_ports: ReservedPorts::new(folder),
+        },
         service_cidrs,
         node_name: "us".into(),
         node_addresses: ["192.0.2.1".parse().expect("an address")].into(),
         nodeport_addresses: Vec::new(),
         service_proxy_name: None,
+        algorithm: Algorithm::default(),
         zones: Zones::new(&"cluster.local.".parse().expect("a name"), 5, Vec::new()),
         sources,
     }

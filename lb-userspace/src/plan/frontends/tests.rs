@@ -48,7 +48,7 @@ fn frontends(service: &Service, node: &NodeView) -> Vec<String> {
 fn frontends_are_those_of_kube_proxy() {
     let dual = || Service { cluster_ips: addresses("10.96.0.10 fd00::10"), ..service() };
     let other = Some("other".into());
-    let table: [(&str, Service, &[&str]); 10] = [
+    let table: [(&str, Service, &[&str]); 12] = [
         (
             "a NodePort: on every address, and on the unspecified one for the bind guard",
             Service { ports: ports(&[30080]), ..service() },
@@ -90,7 +90,8 @@ fn frontends_are_those_of_kube_proxy() {
             &[
                 "80: ClusterIp 10.96.0.10:80, External 198.51.100.8:80, External 198.51.100.9:80",
                 "81: ClusterIp 10.96.0.10:81, External 198.51.100.8:81, External 198.51.100.9:81",
-                "addresses: Address 10.96.0.10",
+                "addresses: Address 10.96.0.10, ExternalAddress 198.51.100.8, \
+                 ExternalAddress 198.51.100.9",
             ],
         ),
         (
@@ -101,7 +102,29 @@ fn frontends_are_those_of_kube_proxy() {
             },
             &[
                 "80: ClusterIp 10.96.0.10:80, External 198.51.100.9:80",
-                "addresses: Address 10.96.0.10",
+                "addresses: Address 10.96.0.10, ExternalAddress 198.51.100.9",
+            ],
+        ),
+        (
+            "load balancers' addresses",
+            Service { balancer_ips: addresses("2001:db8::9 198.51.100.9"), ..dual() },
+            &[
+                "80: ClusterIp 10.96.0.10:80, LoadBalancer 198.51.100.9:80",
+                "addresses: Address 10.96.0.10, ExternalAddress 198.51.100.9",
+                "80: LoadBalancer [2001:db8::9]:80, ClusterIp [fd00::10]:80",
+                "addresses: ExternalAddress 2001:db8::9, Address fd00::10",
+            ],
+        ),
+        (
+            "a load balancer's that is an external IP, too, is not narrowed; a ClusterIP stays one",
+            Service {
+                external_ips: addresses("198.51.100.9"),
+                balancer_ips: addresses("198.51.100.9 10.96.0.10"),
+                ..service()
+            },
+            &[
+                "80: ClusterIp 10.96.0.10:80, External 198.51.100.9:80",
+                "addresses: Address 10.96.0.10, ExternalAddress 198.51.100.9",
             ],
         ),
         (
@@ -115,7 +138,7 @@ fn frontends_are_those_of_kube_proxy() {
             &[
                 "30080: NodePort 0.0.0.0:30080, ClusterIp 10.96.0.10:30080, \
                  NodePort 127.0.0.1:30080, NodePort 192.0.2.1:30080",
-                "addresses: Address 10.96.0.10",
+                "addresses: Address 10.96.0.10, ExternalAddress 192.0.2.1",
             ],
         ),
         (

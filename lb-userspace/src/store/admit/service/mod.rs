@@ -2,6 +2,7 @@
 //! an update carries over, then validation, then families, then allocation.
 
 mod allocation;
+mod annotations;
 mod carry;
 mod defaults;
 mod families;
@@ -40,6 +41,7 @@ pub(super) fn admit(
     carry::over(spec, old);
     defaults::fill_external(spec);
     validate::spec(spec, review);
+    annotations::validate(service.metadata.annotations.as_ref(), spec, &mut review.causes);
     status::admit(service.status.get_or_insert_default(), spec, review);
     if review.causes.is_empty() {
         families::init(spec, old, pools, &mut review.causes);

@@ -382,3 +382,44 @@ fn what_is_served_for_some_clients_only_is_said() {
         assert_eq!(admitted.warnings, expected, "{fields}");
     }
 }
+
+#[test]
+fn annotations_that_decide_how_a_service_is_served_are_validated() {
+    const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+    let balancer = || web(&json!({"type": "LoadBalancer"}));
+    let narrowed =
+        web(&json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.0/24"]}));
+    let rule = "must be a list of IP ranges. For example, 10.240.0.0/24,10.250.0.0/24 ";
+    let algorithm = "Unsupported value: \"Maglev\": supported values: \"maglev\", \"random\"";
+    let cases = [
+        ("lb.algorithm", "maglev", web(&json!({})), None),
+        ("lb.algorithm", "random", web(&json!({})), None),
+        ("lb.algorithm", "Maglev", web(&json!({})), Some(algorithm.to_owned())),
+        (RANGES, " 192.0.2.0/24, 2001:db8::/32 ", balancer(), None),
+        (RANGES, "", balancer(), None),
+        (RANGES, "no range", narrowed, None),
+        (
+            RANGES,
+            "192.0.2.0/24,",
+            balancer(),
+            Some(format!("Invalid value: \"192.0.2.0/24,\": {rule}")),
+        ),
+        (
+            RANGES,
+            "192.0.2.0/24",
+            web(&json!({})),
+            Some("Forbidden: may only be used when `type` is 'LoadBalancer'".to_owned()),
+        ),
+    ];
+    for (name, value, spec, problem) in cases {
+        let mut annotated = named("a", &spec).to_value();
+        annotated["metadata"]["annotations"] = json!({ name: value });
+        let found = match admit(object_of(&annotated), None, &mut pools(V4)) {
+            Ok(_) => Vec::new(),
+            Err(invalid) => invalid.causes.iter().map(ToString::to_string).collect(),
+        };
+        let expected: Vec<_> =
+            problem.into_iter().map(|it| format!("metadata.annotations[{name}]: {it}")).collect();
+        assert_eq!(found, expected, "{name}: {value}");
+    }
+}
