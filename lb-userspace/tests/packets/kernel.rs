@@ -8,8 +8,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lb_common::abi::{
-    Backend, Flow, FlowKey, FragmentKey, FrontendEntry, FrontendKey, Hook, Node, RangeKey, Service,
-    device,
+    Backend, Flow, FrontendEntry, FrontendKey, Hook, Node, RangeKey, Service, device,
 };
 use lb_common::path::{Operation, Reason, counter_index};
 use lb_common::sim::Tables;

@@ -63,7 +63,9 @@ impl Cast {
     }
 
     fn play(&mut self, lb: &Path) -> Result<()> {
-        narration::step("The agent attaches to the demo's cgroup, and to the node's device to other hosts");
+        narration::step(
+            "The agent attaches to the demo's cgroup, and to the node's device to other hosts",
+        );
         let node = self.node.clone();
         self.agent = Some(Agent::start(lb, &self.stage, |command| {
             command.args(["--device", UPLINK]);
@@ -190,9 +192,8 @@ impl Cast {
         narration::command(&way.client.name, &way.query());
         let mut counts: BTreeMap<Answer, usize> = BTreeMap::new();
         for number in 1..=QUERIES {
-            let answer = way
-                .ask()
-                .with_context(|| format!("query {number} of {QUERIES} through {way}"))?;
+            let answer =
+                way.ask().with_context(|| format!("query {number} of {QUERIES} through {way}"))?;
             *counts.entry(answer).or_default() += 1;
         }
         println!("    … {QUERIES} times:");

@@ -79,7 +79,6 @@ fn for_bpf(mut cargo: Command, linker: &Path) -> Command {
         format!("--cfg=bpf_target_arch=\"{ARCH}\""),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         // Atomics that return a value, such as compare-and-swap, came with this instruction set.
         "-Ctarget-cpu=v3".to_owned(),
         format!("-Clinker={}", linker.display()),

@@ -96,8 +96,18 @@ impl Stage {
         let namespace = format!("{}-{name}", self.name);
         ip(&["netns", "add", &namespace])?;
         ip(&[
-            "-n", &node.netns(), "link", "add", UPLINK, "type", "veth", "peer", "name", "eth0",
-            "netns", &namespace,
+            "-n",
+            &node.netns(),
+            "link",
+            "add",
+            UPLINK,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            &namespace,
         ])?;
         for (namespace, device, address) in
             [(&node.netns(), UPLINK, at_node), (&namespace, "eth0", address)]
