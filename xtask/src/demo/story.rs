@@ -50,9 +50,10 @@ impl Cast {
         let node = stage.add_pod("node", 1)?;
         let client = stage.add_pod("client", 100)?;
         let elsewhere = stage.add_host("elsewhere", &node)?;
+        stage.route_to_hosts(&client, &node)?;
         let mariadb = Servers::prepare(&stage)?;
         narration::verified(&format!(
-            "pod client at {}, with a route to pods and to nothing else",
+            "pod client at {}, with routes to pods and to the node, and to nothing else",
             client.address
         ));
         narration::verified(&format!(

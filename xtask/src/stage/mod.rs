@@ -32,7 +32,9 @@ const NAMESPACES: &str = "/run/netns";
 
 /// The node's device towards a host elsewhere.
 pub(crate) const UPLINK: &str = "uplink";
-/// The node's address there (RFC 5737).
+/// The network that they share (RFC 5737).
+const HOSTS: &str = "192.0.2.0/24";
+/// The node's address there.
 pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The other host's.
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -125,10 +127,10 @@ impl Stage {
         Ok(Pod { name: name.to_owned(), address, namespace, cgroup: None })
     }
 
-    /// Lets a pod answer hosts elsewhere, by way of the node.
+    /// Gives a pod a way to hosts elsewhere, through the node, and to the node's address there.
     pub(crate) fn route_to_hosts(&self, pod: &Pod, node: &Pod) -> Result<()> {
-        let (subnet, node) = (format!("{HOST}/32"), node.address.to_string());
-        ip(&["-n", &pod.netns(), "route", "add", &subnet, "via", &node])
+        let node = node.address.to_string();
+        ip(&["-n", &pod.netns(), "route", "add", HOSTS, "via", &node])
     }
 
     fn network(&self) -> String {
