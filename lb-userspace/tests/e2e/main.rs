@@ -28,6 +28,7 @@ mod local_sources;
 mod manifests;
 mod names;
 mod node_ports;
+mod outside;
 mod own_sockets;
 mod reclaim;
 mod refusals;
@@ -80,6 +81,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         families::tests(),
         node_ports::tests(),
         external::tests(),
+        outside::tests(),
         refusals::tests(),
         sockets::tests(),
         slots::tests(),
