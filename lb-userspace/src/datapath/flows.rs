@@ -1,6 +1,7 @@
 //! `FLOWS` and its alarm, for those who collect flows.
 
 use std::io;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
@@ -34,6 +35,34 @@ impl Flows {
         Ok(Self { table, alarm: Alarm::new(loaded)? })
     }
 }
+
+/// Adds the connections of another layout's table to ours, but those that ours knows; says how many entries there are. What
+/// an entry means is the same in all layouts in which keys and values have these sizes. Backends have other ids there, so
+/// none is named: TCP connections go on as they are, and what may begin anew does so.
+pub(super) fn carry_over(former: &Path, ours: &Path) -> Result<usize> {
+    let open = |folder: &Path| -> Result<Elements<FlowKey, Flow>> {
+        let pin = folder.join("FLOWS");
+        let map = MapData::from_pin(&pin).with_context(|| format!("opening {}", pin.display()))?;
+        Elements::new(&map, Commands::ALL).with_context(|| format!("map {}", pin.display()))
+    };
+    if !former.join("FLOWS").exists() {
+        return Ok(0);
+    }
+    let (mut former, ours) = (open(former)?, open(ours)?);
+    let entries = former.list((FlowKey::NONE, Flow::NONE)).context("listing FLOWS")?;
+    for (key, flow) in &entries {
+        match ours.add(key, Flow { backend_generation: NO_GENERATION, ..*flow }) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).context("copying FLOWS");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(entries.len())
+}
+
+/// No use of any id has it (`set::next_generation`).
+const NO_GENERATION: u32 = 0;
 
 /// `FLOWS`, by system calls.
 #[derive(Debug)]

@@ -154,10 +154,8 @@ impl<M: Maps> Writer<M> {
         if is_restricted != wanted.policy.restricted {
             return Err("a load balancer's address could not be taken away".to_owned());
         }
-        if !is_restricted {
-            // A program may have loaded the policy of before.
-            self.grace().map_err(|error| cannot_wait(&error))?;
-        }
+        // A program may have loaded the policy of before, or have come by what was a load balancer's address then.
+        self.grace().map_err(|error| cannot_wait(&error))?;
         let installed = self.services.get_mut(id).expect("looked up above");
         let (maps, pools) = (&mut self.maps, &mut self.pools);
         let narrowed = installed.set.narrow(index, &wanted.source_ranges, maps, pools);

@@ -11,7 +11,7 @@ use super::kernel::KernelMaps;
 use super::load::Loaded;
 use super::maps::Maps as _;
 use super::pins::Pins;
-use super::{Config, FormerLayout, ProgramStatus, TakingOver, attach, former};
+use super::{Config, FormerLayout, ProgramStatus, TakingOver, attach, flows, former};
 
 /// How often to look whether the sockets of a former layout are gone, or to try again what failed.
 /// While there is neither, nobody looks.
@@ -136,8 +136,12 @@ impl Takeover {
         match result {
             Ok(()) => {
                 tracing::info!("took over from {}", pending.layout);
+                let former = self.pins.maps.with_file_name(&pending.layout);
                 self.pending = None;
+                // Once more when no program adds to the former table: what began in between.
+                self.carry_flows(&former);
                 self.settle_devices(maps);
+                self.carry_flows(&former);
                 self.collect(maps);
             }
             Err(error) => {
@@ -145,6 +149,14 @@ impl Takeover {
                 tracing::error!("taking over from {}: {error}", pending.layout);
                 pending.error = Some(error);
             }
+        }
+    }
+
+    /// Connections on the packet path go on. That they are lost, if they are, is no reason not to take over.
+    fn carry_flows(&self, former: &Path) {
+        match flows::carry_over(former, &self.pins.maps) {
+            Ok(entries) => tracing::debug!("{entries} entries of FLOWS go on"),
+            Err(error) => tracing::warn!("connections from outside are lost: {error:#}"),
         }
     }
 
