@@ -8,9 +8,10 @@ const SOONEST: Duration = Duration::from_secs(5);
 const LATEST: Duration = Duration::from_secs(60);
 /// A sweep that takes long is followed by a rest this many times as long,
 const REST: u32 = 10;
-/// or, while the table is full, this many times and at least as long.
+/// or, while the table is full, this many times, within limits: connections are refused meanwhile.
 const SHORT_REST: u32 = 3;
 const SHORTEST_REST: Duration = Duration::from_millis(250);
+const LONGEST_SHORT_REST: Duration = Duration::from_secs(2);
 
 /// The sweep that is due.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ impl Schedule {
     /// A sweep has ended, after which the next connection is over in `nearest`.
     pub(super) fn after_sweep(&mut self, began: Instant, now: Instant, nearest: Option<Duration>) {
         let took = now - began;
-        self.rest_until = now + (took * SHORT_REST).max(SHORTEST_REST);
+        self.rest_until = now + (took * SHORT_REST).clamp(SHORTEST_REST, LONGEST_SHORT_REST);
         self.due =
             nearest.map(|nearest| (began + nearest.clamp(SOONEST, LATEST)).max(now + took * REST));
     }
@@ -65,8 +66,8 @@ mod tests {
             (1, Some(7000), (251, Some(7000))),
             (1, Some(3_600_000), (251, Some(60_000))),
             (200, Some(0), (800, Some(5000))),
-            (1000, Some(0), (4000, Some(11_000))),
-            (1000, None, (4000, None)),
+            (1000, Some(0), (3000, Some(11_000))),
+            (1000, None, (3000, None)),
         ] {
             assert_eq!(after(took, nearest), expected, "took {took}, nearest {nearest:?}");
         }
