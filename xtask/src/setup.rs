@@ -48,12 +48,17 @@ pub(crate) fn for_namespaces() -> Vec<Need> {
 /// What the end-to-end tests need.
 pub(crate) fn for_test() -> Vec<Need> {
     let mut needs = for_namespaces();
-    needs.push(Need::program(
-        "dig",
-        "bind9-dnsutils",
-        10,
-        "a resolver that shows all of an answer",
-    ));
+    let resolver = "a resolver that shows all of an answer";
+    let more = [
+        Need::program("dig", "bind9-dnsutils", 10, resolver),
+        Need::program("ping", "iputils-ping", 5, "pings Services"),
+        Need::program("ethtool", "ethtool", 5, "turns offloads of network devices off and on"),
+        Need {
+            services: &["iperf3.service"],
+            ..Need::program("iperf3", "iperf3", 5, "fills a connection")
+        },
+    ];
+    needs.extend(more);
     needs
 }
 

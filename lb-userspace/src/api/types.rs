@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::datapath;
 use crate::dns;
 use crate::flows;
+use crate::health;
 use crate::object::Key;
 use crate::plan::Protocol;
 use crate::sockets::{self, Cause};
@@ -102,6 +103,9 @@ pub struct Status {
     /// Names, unless the agent does not answer for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<dns::Status>,
+    /// Answers to load balancers elsewhere.
+    #[serde(default)]
+    pub health_checks: health::Status,
     /// Where objects come from.
     pub sources: Vec<SourceStatus>,
     /// Objects that could not be served, and why.

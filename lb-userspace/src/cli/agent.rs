@@ -22,6 +22,7 @@ use super::flows::FlowArgs;
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
+use crate::health::{self, Checks};
 use crate::host::{self, Inherited, Level, Lock, LockError, Places, PortRange, ReservedPorts};
 use crate::observe::{self, Metrics};
 use crate::plan::Algorithm;
@@ -85,7 +86,6 @@ pub(super) struct AgentArgs {
         value_delimiter = ','
     )]
     nodeport_addresses: Vec<IpNet>,
-    /// Serve also Services whose label service.kubernetes.io/service-proxy-name has this value;
     /// Ports that packets to endpoints on other nodes get; local sockets are kept away from them
     #[arg(
         long,
@@ -95,6 +95,7 @@ pub(super) struct AgentArgs {
         value_parser = parse_snat_ports
     )]
     snat_ports: PortRange,
+    /// Serve also Services whose label service.kubernetes.io/service-proxy-name has this value;
     /// those with another are left alone
     #[arg(long, env = "LB_SERVICE_PROXY_NAME", value_name = "NAME")]
     service_proxy_name: Option<String>,
@@ -131,7 +132,6 @@ fn parse_cidr(word: &str) -> Result<IpNet, String> {
     Ok(cidr)
 }
 
-/// A range without host bits.
 /// Ports that are nobody's else.
 fn parse_snat_ports(word: &str) -> Result<PortRange, String> {
     /// Each endpoint takes so many connections at the least.
@@ -154,6 +154,7 @@ fn parse_snat_ports(word: &str) -> Result<PortRange, String> {
     Ok(range)
 }
 
+/// A range without host bits.
 pub(super) fn parse_range(word: &str) -> Result<IpNet, String> {
     let cidr: IpNet = word
         .parse()
@@ -182,6 +183,11 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let inherited = Inherited::take().context("sockets that were passed to the agent")?;
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
+    let snat_ports = args.devices.has_packet_path().then_some(args.snat_ports);
+    if let Some(range) = snat_ports {
+        listens_elsewhere(range, "--metrics-listen", args.metrics_listen.as_slice())?;
+        listens_elsewhere(range, "--dns-listen", args.dns.listeners())?;
+    }
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
     let sizes = sizes.with_maglev(args.maglev_table_size);
     let places = args.places.places()?;
@@ -213,6 +219,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let dns = args.dns.server(&zones, inherited, &args.service_cidr, &node_name)?;
     let addresses = source::Addresses::subscribe()?;
     let devices = args.devices.subscribe()?;
+    let checks = Checks::default();
     let engine = Engine::start(Config {
         state_dir: places.state_dir.clone(),
         datapath: datapath::Config {
@@ -223,7 +230,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             sizes,
             devices: devices.as_ref().map(source::Devices::list).transpose()?,
             tc_attach: args.devices.tc_attach,
-            snat_ports: devices.as_ref().map(|_| args.snat_ports),
+            snat_ports,
             reserved_ports: ReservedPorts::new(&places.state_dir),
         },
         sockets: sockets::Config {
@@ -238,6 +245,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         service_proxy_name: args.service_proxy_name,
         algorithm: args.lb_algorithm,
         zones,
+        checks: checks.clone(),
         sources: manifests.len() + usize::from(dns.is_some()),
     })?;
     let dns = match dns {
@@ -250,6 +258,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     if let Some(devices) = devices {
         tasks.spawn(devices.follow(engine.clone(), stop.subscribe()));
     }
+    tasks.spawn(health::run(checks, stop.subscribe()));
     if let Some(listener) = metrics_listener {
         tasks.spawn(observe::serve(listener, metrics, stop.subscribe()));
     }
@@ -259,6 +268,17 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         run_dir.socket().display()
     );
     serve(engine, stop, tasks, &mut signals).await
+}
+
+/// Nobody can bind a port that packets get, the agent no more than others.
+fn listens_elsewhere(snat_ports: PortRange, flag: &str, listeners: &[SocketAddr]) -> Result<()> {
+    for at in listeners {
+        ensure!(
+            !snat_ports.contains(at.port()),
+            "{flag} {at} has one of --snat-ports {snat_ports}; choose a port outside, or other --snat-ports"
+        );
+    }
+    Ok(())
 }
 
 /// The folders that `--exempt-cgroup` means.
@@ -440,6 +460,12 @@ mod tests {
         for word in ["49152-65535", "1024-29999", "32768-33791"] {
             assert!(parse_snat_ports(word).is_ok(), "{word}");
         }
+        let at = |word: &str| [word.parse().expect("an address")];
+        let range = parse_snat_ports("49152-65535").expect("the usual one");
+        assert!(listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49151")).is_ok());
+        let error = listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49152"));
+        let error = error.expect_err("one of them").to_string();
+        assert!(error.contains("--dns-listen 10.0.0.1:49152"), "{error}");
         for (word, remedy) in [
             ("49152", "such as 49152-65535"),
             ("32000-40000", "NodePorts, which are 30000-32767"),

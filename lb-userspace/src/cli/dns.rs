@@ -74,6 +74,11 @@ impl DnsArgs {
         Zones::new(&self.cluster_domain, self.dns_ttl, ranges.to_vec())
     }
 
+    /// `--dns-listen`
+    pub(super) fn listeners(&self) -> &[SocketAddr] {
+        &self.dns_listen
+    }
+
     /// The server, unless there shall be none.
     pub(super) fn server(
         &self,

@@ -161,6 +161,7 @@ mod tests {
             "lb agent --device eth0 --device tap* --device bond?,br-*",
             "lb agent --no-packet-path",
             "lb agent --tc-attach netlink",
+            "lb agent --snat-ports 40000-65535",
             "lb apply -f file.yaml",
             "lb apply -f - --dry-run --strict --run-dir r",
             "lb apply -f a -f b -n space",
@@ -204,6 +205,7 @@ mod tests {
             "lb agent --device eth0 --no-packet-path",
             "lb agent --device a-name-of-sixteen",
             "lb agent --dns-ttl 31",
+            "lb agent --snat-ports 30000-40000",
             "lb agent --dns-listen 5353",
             "lb agent --cluster-domain -x",
         ] {

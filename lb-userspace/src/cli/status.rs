@@ -17,6 +17,7 @@ use crate::api::types::{RefusedObject, SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
 use crate::dns::{self, UpstreamState};
 use crate::flows;
+use crate::health;
 use crate::sockets;
 
 #[derive(Args, Debug)]
@@ -89,6 +90,9 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     for (n, text) in names_lines(status.dns.as_ref()).into_iter().enumerate() {
         line(if n == 0 { "Names:" } else { "" }, text)?;
     }
+    for (n, text) in health_lines(&status.health_checks).into_iter().enumerate() {
+        line(if n == 0 { "Health checks:" } else { "" }, text)?;
+    }
     for (n, source) in status.sources.iter().enumerate() {
         line(if n == 0 { "Sources:" } else { "" }, source_line(source))?;
     }
@@ -108,13 +112,13 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
         let error = test.error.as_ref().map(|error| format!("failed: {error}"));
         line("Self-test:", error.unwrap_or_else(|| "ok".to_owned()))?;
     }
+    if let Some(ports) = &status.datapath.snat_ports {
+        line("SNAT ports:", ports.clone())?;
+    }
     for (n, cgroup) in status.datapath.exempt.iter().enumerate() {
         let absent = if cgroup.id.is_none() { " (does not exist yet)" } else { "" };
         let label = if n == 0 { "Left alone:" } else { "" };
         line(label, format!("{}{absent}", cgroup.path.display()))?;
-    }
-    if let Some(ports) = &status.datapath.snat_ports {
-        line("SNAT ports:", ports.clone())?;
     }
     for (n, text) in socket_lines(&status.sockets, now).into_iter().enumerate() {
         line(if n == 0 { "Sockets:" } else { "" }, text)?;
@@ -153,6 +157,13 @@ fn names_lines(status: Option<&dns::Status>) -> Vec<String> {
         format!("elsewhere from {}: {state}", upstream.address)
     }));
     lines
+}
+
+/// Nothing, where nobody asks.
+fn health_lines(status: &health::Status) -> Vec<String> {
+    let health::Status { ports, problems } = status;
+    let count = (*ports > 0).then(|| format!("at {}", counted(*ports, "port")));
+    count.into_iter().chain(problems.iter().cloned()).collect()
 }
 
 fn layout_line(status: &datapath::Status) -> String {
@@ -357,6 +368,10 @@ mod tests {
                 failed: 2,
                 refused: 1,
             }),
+            health_checks: health::Status {
+                ports: 2,
+                problems: vec!["health checks are not answered".into()],
+            },
             sources: vec![SourceStatus {
                 kind: "manifests".into(),
                 path: Some("/etc/lb".into()),
@@ -396,6 +411,8 @@ mod tests {
              Names:          cluster.local at 10.96.0.10, by way of 10.0.0.1:5353\n\
              \u{20}               12 answered, 2 of them by SERVFAIL, 1 REFUSED (--dns-allow)\n\
              \u{20}               elsewhere from 9.9.9.9:53: silent: timed out\n\
+             Health checks:  at 2 ports\n\
+             \u{20}               health checks are not answered\n\
              Sources:        manifests /etc/lb: no such folder\n\
              Programs:       1, attached to /sys/fs/cgroup\n\
              Devices:        none (--no-packet-path)\n\

@@ -70,6 +70,11 @@ pub(super) fn is_cluster_ip(kind: FrontendKind) -> bool {
     Rank::of(kind) == Rank::ClusterIp
 }
 
+/// Whether a frontend of this kind is a port of an address that its Service merely asserts.
+pub(super) fn is_asserted(kind: FrontendKind) -> bool {
+    Rank::of(kind) == Rank::External
+}
+
 /// Claims to frontends that others have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waiting {

@@ -31,6 +31,7 @@ mod self_test;
 mod set;
 mod shared;
 mod sizes;
+mod snat_ports;
 mod sockets;
 mod spread;
 mod syscall;
@@ -62,6 +63,7 @@ pub(crate) use self::pins::PIN_FOLDERS;
 use self::pins::Pins;
 pub(crate) use self::self_test::{COMMAND as SELF_TEST, visit};
 pub use self::sizes::{Size, Sizes};
+use self::snat_ports::SnatPorts;
 pub use self::sockets::SocketTables;
 use self::takeover::Takeover;
 use self::writer::Writer;
@@ -113,7 +115,7 @@ pub struct Datapath {
     takeover: Takeover,
     self_test: Option<SelfTest>,
     sockets: Option<SocketTables>,
-    snat_ports: Option<PortRange>,
+    snat_ports: SnatPorts,
     flows: Option<Flows>,
 }
 
@@ -139,17 +141,15 @@ impl Datapath {
                  on loopback, and binding one is not refused"
             )),
         }
-        let snat_ports = reserve_snat_ports(config, &mut loaded.limits);
-        maps.store_snat_ports(snat_ports);
+        let snat_ports =
+            SnatPorts::begin(config.snat_ports, &config.reserved_ports, &mut loaded.limits);
+        maps.store_snat_ports(snat_ports.range);
         let counters = PerCpuArray::try_from(loaded.take_map("STATS")?).context("map STATS")?;
         log::follow(loaded.ebpf())?;
         maps.store_exempt(&config.exempt)?;
         let mut writer = Writer::adopt(maps)?;
         let takeover = Takeover::begin(config.clone(), pins, loaded, &mut writer.maps)?;
-        // Only now does nobody refuse to bind those of before.
-        if let Err(error) = config.reserved_ports.keep_only(snat_ports) {
-            tracing::warn!("ports that were reserved before stay so: {error:#}");
-        }
+        snat_ports.let_go_of_others();
         let exempt = config.exempt.clone();
         Ok(Self { writer, counters, exempt, takeover, self_test: None, sockets, snat_ports, flows })
     }
@@ -175,6 +175,7 @@ impl Datapath {
     /// Does what is due in its own time; says in how long to call this again, if ever.
     pub fn upkeep(&mut self) -> Option<Duration> {
         let again = self.takeover.upkeep(&mut self.writer.maps);
+        let again = again.into_iter().chain(self.snat_ports.upkeep()).min();
         if self.self_test.is_none() && self.takeover.pending().is_none() {
             self.self_test = Some(self.test());
         }
@@ -245,7 +246,7 @@ impl Datapath {
             limits: self.takeover.limits().to_vec(),
             exempt: self.exempt.clone(),
             devices: self.takeover.devices(),
-            snat_ports: self.snat_ports.map(|range| range.to_string()),
+            snat_ports: self.snat_ports.range.map(|range| range.to_string()),
         }
     }
 
@@ -286,24 +287,6 @@ impl Datapath {
         }
         counters
     }
-}
-
-/// Keeps local sockets away from `--snat-ports`. Ports that they could get are not used: packets of two
-/// connections could not be told apart.
-fn reserve_snat_ports(config: &Config, limits: &mut Vec<String>) -> Option<PortRange> {
-    let range = config.snat_ports?;
-    if let Err(error) = config.reserved_ports.reserve(range) {
-        limits.push(format!(
-            "--snat-ports {range} cannot be reserved, so that packets to endpoints on other nodes are \
-             dropped: {error:#}"
-        ));
-        return None;
-    }
-    match host::no_port_left(range) {
-        Ok(limit) => limits.extend(limit),
-        Err(error) => tracing::warn!("ports of local clients: {error:#}"),
-    }
-    Some(range)
 }
 
 /// The datapath's part of `lb status`.

@@ -19,6 +19,7 @@ use crate::plan::{
 };
 use crate::sockets::{DeadPeer, Membership};
 
+mod outside;
 mod properties;
 
 /// Small enough that every pool runs short within a few batches.
@@ -101,20 +102,31 @@ fn pods(numbers: &[u8]) -> BTreeSet<Endpoint> {
 
 /// The endpoints that clients of a ClusterIP may get.
 fn selected(wanted: &Wanted) -> impl Iterator<Item = Endpoint> + '_ {
-    let local = wanted.policy.internal_local;
-    let selected = wanted.backends.iter().filter(move |b| if local { b.local } else { b.cluster });
-    selected.map(|backend| (backend.address.into(), Port::new(backend.port)))
+    reached(wanted, FrontendKind::ClusterIp)
+}
+
+/// The endpoints that clients on the node may get by a frontend of this kind.
+fn reached(wanted: &Wanted, kind: FrontendKind) -> impl Iterator<Item = Endpoint> + '_ {
+    let local = wanted.policy.internal_local && kind == FrontendKind::ClusterIp;
+    let reached = wanted.backends.iter().filter(move |b| if local { b.local } else { b.cluster });
+    reached.map(|backend| (backend.address.into(), Port::new(backend.port)))
 }
 
 /// What clients connect to.
 fn frontends(wanted: &Wanted) -> impl Iterator<Item = FrontendKey> + '_ {
+    kinds(wanted).map(|(key, _)| key)
+}
+
+/// What clients connect to, and what it is.
+fn kinds(wanted: &Wanted) -> impl Iterator<Item = (FrontendKey, FrontendKind)> + '_ {
     let ports = wanted.frontends.iter().filter(|frontend| frontend.kind.is_port());
-    ports.map(|f| FrontendKey::new(f.address.into(), Port::new(f.port), protocol::TCP))
+    ports.map(|f| (FrontendKey::new(f.address.into(), Port::new(f.port), protocol::TCP), f.kind))
 }
 
 /// What every frontend should lead to in this state.
 fn expected(state: &State) -> Allowed {
-    let entries = |wanted| frontends(wanted).map(move |key| (key, selected(wanted).collect()));
+    let entries =
+        |wanted| kinds(wanted).map(move |(key, kind)| (key, reached(wanted, kind).collect()));
     state.values().flat_map(entries).collect()
 }
 
@@ -190,12 +202,14 @@ fn announce(model: &mut Model, from: &State, to: &State) {
     model.announced_listed.clear();
     for (id, wanted) in from.iter().chain(to) {
         let states = [from, to].into_iter().filter_map(|state| state.get(id));
-        let endpoints: BTreeSet<Endpoint> = states.clone().flat_map(selected).collect();
-        let listed =
-            states.flat_map(|wanted| wanted.backends.iter().filter(|b| b.cluster || b.local));
+        let listed = states
+            .clone()
+            .flat_map(|wanted| wanted.backends.iter().filter(|b| b.cluster || b.local));
         let listed: BTreeSet<Endpoint> =
             listed.map(|b| (b.address.into(), Port::new(b.port))).collect();
-        for key in frontends(wanted) {
+        for (key, kind) in kinds(wanted) {
+            let endpoints: BTreeSet<Endpoint> =
+                states.clone().flat_map(|wanted| reached(wanted, kind)).collect();
             model.announced_listed.entry(key).or_default().extend(&listed);
             model.listed.entry(key).or_default().extend(&listed);
             model.announced.entry(key).or_default().extend(&endpoints);
@@ -210,11 +224,11 @@ fn announce(model: &mut Model, from: &State, to: &State) {
     // Also in a service that a frontend leaves: its set may have become empty a moment before. Of
     // one that several services claim, it is not known here who has it.
     let populated = |state: &State, key: &FrontendKey| {
-        let claims = |wanted: &Wanted| frontends(wanted).any(|k| k == *key);
-        let mut owners = state.iter().filter(|(_, wanted)| claims(wanted));
-        let (Some((id, wanted)), None) = (owners.next(), owners.next()) else { return false };
-        let after = to.get(id).is_none_or(|after| selected(after).next().is_some());
-        selected(wanted).next().is_some() && after
+        let kind = |wanted: &Wanted| kinds(wanted).find(|(k, _)| k == key).map(|(_, kind)| kind);
+        let owners = state.iter().filter_map(|(id, wanted)| Some((id, wanted, kind(wanted)?)));
+        let [(id, wanted, kind)] = owners.collect::<Vec<_>>()[..] else { return false };
+        let after = to.get(id).is_none_or(|after| reached(after, kind).next().is_some());
+        reached(wanted, kind).next().is_some() && after
     };
     let keys = model.announced.keys();
     model.steady = keys.filter(|key| populated(from, key) && populated(to, key)).copied().collect();
@@ -486,117 +500,4 @@ fn an_endpoint_that_leaves_the_list_dies_and_one_that_is_unselected_does_not() {
     assert_eq!(became(&mut writer, 1, 1), (Membership::Member, false), "it is back");
     go_to(&mut writer, State::new());
     assert_eq!(became(&mut writer, 1, 1), (Membership::NoService, true), "the service is gone");
-}
-
-/// Service `n` with the external address 10.96.0.200.
-fn with_external_address(n: u16) -> State {
-    let last = 10 + u8::try_from(n).expect("few");
-    let mut state: State = service(n, &[last], &[1]).into();
-    let addresses = state.get_mut(&part(n, Part::Addresses)).expect("just put");
-    addresses.frontends.push(frontend(200, 0, FrontendKind::ExternalAddress));
-    state
-}
-
-#[test]
-fn an_external_address_itself_is_everybodys_and_nobody_is_refused() {
-    let mut writer = Writer::new(Model::new(AMPLE));
-    let (first, second) = (with_external_address(1), with_external_address(2));
-    let both: State = first.clone().into_iter().chain(second.clone()).collect();
-    let address = FrontendKey::of_address(key(200).address);
-    let holder = |writer: &Writer<Model>| {
-        let entry = writer.maps.tables.frontends.get(&address)?;
-        Some((entry.kind(), writer.owners[&entry.service()].service.name.to_string()))
-    };
-    let external = |name: &str| Some((EntryKind::ExternalAddress, name.to_owned()));
-    assert!(change(&mut writer, &State::new(), &first).is_empty());
-    assert!(change(&mut writer, &first, &both).is_empty(), "who waits is not refused");
-    assert_eq!(holder(&writer), external("s1"));
-    assert!(change(&mut writer, &both, &second).is_empty());
-    assert_eq!(holder(&writer), external("s2"), "the next takes over");
-    let mut owned = second.clone();
-    owned.extend(service(3, &[200], &[3]));
-    assert!(change(&mut writer, &second, &owned).is_empty());
-    assert_eq!(holder(&writer), Some((EntryKind::Address, "s3".to_owned())), "by allocation");
-    assert!(change(&mut writer, &owned, &second).is_empty());
-    assert_eq!(holder(&writer), external("s2"));
-    assert!(change(&mut writer, &second, &State::new()).is_empty());
-    assert_eq!(holder(&writer), None);
-}
-
-#[test]
-fn a_table_is_written_when_its_list_changes_and_only_then() {
-    let mut writer = Writer::new(Model::new(AMPLE));
-    let spread = |pods: &[u8]| {
-        let mut state = state(&[(1, &[1], pods)]);
-        state.get_mut(&id(1)).expect("the service").maglev = true;
-        state
-    };
-    let states =
-        [State::new(), spread(&[1, 2]), spread(&[2, 3]), spread(&[2, 3, 250]), spread(&[])];
-    for pair in states.windows(2) {
-        assert!(step(&mut writer, &pair[0], &pair[1]).is_empty());
-        assert_complete(&writer, &pair[1]);
-    }
-    let plain = state(&[(1, &[1], &[1])]);
-    assert!(step(&mut writer, &states[4], &plain).is_empty());
-    assert_complete(&writer, &plain);
-    assert_eq!(writer.pools.tables.available(), (7, 1), "it waits for a grace period");
-
-    assert!(step(&mut writer, &plain, &states[1]).is_empty());
-    let (writes, spread) = (writer.maps.writes, writer.maps.spread.clone());
-    let mut adopted = Writer::adopt(writer.maps).expect("the model can be read");
-    announce(&mut adopted.maps, &states[1], &states[1]);
-    adopted.apply(states[1].iter().map(|(id, w)| (id.clone(), Some(w.clone()))).collect());
-    assert_complete(&adopted, &states[1]);
-    assert_eq!(adopted.maps.spread, spread);
-    assert_eq!(adopted.maps.writes, writes + 1, "the grace period; nothing is written");
-}
-
-#[test]
-fn what_the_packet_path_has_no_room_for_is_refused_with_the_remedy() {
-    let small = Capacity { tables: 1, ranges: 1, ..AMPLE };
-    let mut writer = Writer::new(Model::new(small));
-    let first = {
-        let mut state = state(&[(1, &[1], &[1])]);
-        let wanted = state.get_mut(&id(1)).expect("the service");
-        wanted.maglev = true;
-        wanted.policy.restricted = true;
-        wanted.source_ranges = vec!["192.0.2.0/24".parse().expect("a range")];
-        state
-    };
-    assert!(change(&mut writer, &State::new(), &first).is_empty());
-    for (map, maglev) in [("MAGLEV", true), ("SOURCE_RANGES", false)] {
-        let mut both = first.clone();
-        both.extend(service(2, &[2], &[2]));
-        let wanted = both.get_mut(&id(2)).expect("just put");
-        wanted.maglev = maglev;
-        if !maglev {
-            wanted.policy.restricted = true;
-            wanted.source_ranges = vec!["198.51.100.0/24".parse().expect("a range")];
-        }
-        let refused = change(&mut writer, &first, &both);
-        let message = format!("restart the agent with --map-size {map}=");
-        assert!(refused.len() == 1 && refused[0].message.contains(&message), "{refused:?}");
-        assert!(!writer.maps.served().contains_key(&key(2)), "nothing of it is done");
-        assert!(change(&mut writer, &both, &first).is_empty());
-        assert_complete(&writer, &first);
-    }
-}
-
-#[test]
-fn an_endpoint_that_comes_here_from_another_node_gets_another_id_and_no_socket_is_closed() {
-    let mut writer = Writer::new(Model::new(AMPLE));
-    let before = state(&[(0, &[1], &[1])]);
-    let mut after = before.clone();
-    after.get_mut(&id(0)).expect("the service").backends[0].here ^= true;
-    step(&mut writer, &State::new(), &before);
-    let old = writer.maps.slot(writer.services[&id(0)].set.cluster.first);
-    step(&mut writer, &before, &after);
-    let new = writer.maps.slot(writer.services[&id(0)].set.cluster.first);
-    assert_ne!(old, new);
-    assert_eq!(
-        (writer.maps.backend(old).life().present, writer.maps.backend(new).here),
-        (false, 0)
-    );
-    assert_eq!(became(&mut writer, 1, 1).0, Membership::Member, "the endpoint is there");
 }

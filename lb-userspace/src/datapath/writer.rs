@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lb_common::abi::{FrontendEntry, FrontendKey, FrontendKind, List, Policy, Port, Run, protocol};
 
-use super::claims::{Claim, Waiting, is_cluster_ip};
+use super::claims::{Claim, Waiting, is_asserted, is_cluster_ip};
 use super::maps::Maps;
 use super::pools::{Obstacle, Pools, Shortage};
 use super::set::Set;
@@ -194,8 +194,9 @@ impl<M: Maps> Writer<M> {
     }
 
     /// Takes over what the maps hold for `id`, which wants `keys`, since before this agent started.
-    /// Not what has another ClusterIP: that may be left of another Service, whose clients must not
-    /// be sent here. NodePorts and external IPs come and go with the node's addresses.
+    /// Not what has a ClusterIP or an external address that is not wanted here: it may be left of
+    /// another Service, whose clients must not be sent here. NodePorts come and go with the node's
+    /// addresses.
     fn take_over(&mut self, id: &ServicePortId, keys: &BTreeMap<FrontendKey, FrontendKind>) {
         if self.services.contains_key(id) || self.adopted.is_empty() {
             return;
@@ -205,10 +206,12 @@ impl<M: Maps> Writer<M> {
         let ours = |index: &u32| {
             self.adopted.get(index).is_some_and(|adopted| {
                 let entries = adopted.frontends.iter().map(|key| (key, self.frontends[key].kind()));
-                let mut cluster_ips = entries.filter(|(_, kind)| is_cluster_ip(*kind));
+                let mut cluster_ips = entries.clone().filter(|(_, kind)| is_cluster_ip(*kind));
                 let any = cluster_ips.clone().next().is_some();
+                let mut external = entries.filter(|(_, kind)| is_asserted(*kind));
                 // By the same right: another Service may assert it as an external address.
                 any && cluster_ips.all(|(key, kind)| keys.get(key) == Some(&kind))
+                    && external.all(|(key, _)| keys.contains_key(key))
             })
         };
         let found = owners.into_iter().find(ours).and_then(|index| self.adopted.remove(&index));

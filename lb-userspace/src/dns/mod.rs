@@ -6,7 +6,6 @@
 mod clients;
 mod forward;
 mod inbox;
-mod limits;
 mod listen;
 mod message;
 mod metrics;

@@ -12,13 +12,12 @@ use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::clients::Clients;
 use super::forward;
-use super::limits::Limit;
 use super::listen::{Listener, Place, choose};
 use super::metrics::{Dropped, Totals};
 use super::respond::{Reply, Responder};
@@ -26,6 +25,7 @@ use super::{Transport, Zones, service, tcp, udp};
 use crate::engine::Engine;
 use crate::host::Inherited;
 use crate::plan::Family;
+use crate::serving::{Limit, on_own_thread};
 use crate::source::Addresses;
 
 /// Questions to upstream servers that one client, and all together, may have under way.
@@ -218,18 +218,9 @@ impl Server {
         self.monitor.clone()
     }
 
-    /// Answers on a thread of its own until `stop` becomes true: whatever else the agent does, names
-    /// do not wait for it.
+    /// Answers on a thread of its own until `stop` becomes true.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<()> {
-        let (report, ended) = oneshot::channel();
-        let work = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let result = runtime.map_err(Into::into).and_then(|it| it.block_on(self.work(stop)));
-            // Who no longer waits does not hear it.
-            report.send(result).ok();
-        };
-        std::thread::Builder::new().name("dns".to_owned()).spawn(work)?;
-        ended.await.context("the thread that answers for names panicked")?
+        on_own_thread("dns", move || self.work(stop)).await
     }
 
     async fn work(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {

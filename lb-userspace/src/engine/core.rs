@@ -24,9 +24,10 @@ use crate::api::types::{
 use crate::datapath::{self, Change, Devices, MapStatus, Refused};
 use crate::dns::{Names, Zones};
 use crate::flows;
+use crate::health::{Checks, Healthy};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
-use crate::plan::{NodePortAddresses, ServicePortId};
+use crate::plan::{HealthCheck, NodePortAddresses, ServicePortId};
 use crate::sockets::{Cause, CloseReply, CloseRequest, DeadPeer, Facts};
 use crate::store::{CommitError, Committed, Store};
 
@@ -51,6 +52,9 @@ pub(super) struct Core<S> {
     /// `None` in the engine's own tests, which have no flows.
     flows: Option<flows::Handle>,
     zones: Zones,
+    checks: Checks,
+    /// As long as this lives, health checks say so.
+    _healthy: Healthy,
 }
 
 impl<S: Sink> Core<S> {
@@ -85,7 +89,10 @@ impl<S: Sink> Core<S> {
             closing,
             flows,
             zones: config.zones.clone(),
+            checks: config.checks.clone(),
+            _healthy: config.checks.healthy(),
         };
+        core.checks.set(core.health_checks(core.store.services()));
         core.zones.set(core.names(core.store.services()));
         core.node_addresses(&config.node_addresses);
         // What files said last may not have reached the disk before the earlier agent was killed, but
@@ -169,6 +176,7 @@ impl<S: Sink> Core<S> {
             return;
         }
         self.agent.node_port_addresses = shown;
+        self.checks.set_addresses(selected.listening(&self.nodeport_addresses));
         self.store.set_node_ports(selected);
         // What has not been planned so far will be planned with these.
         let planned = self.store.with_node_ports().filter(|key| self.planned.contains_key(*key));
@@ -239,6 +247,7 @@ impl<S: Sink> Core<S> {
             sockets,
             flows,
             dns: None,
+            health_checks: self.checks.status(),
             sources: self.sources.values().cloned().collect(),
             refused: self.files.refused().chain(unserved).collect(),
             objects: self.store.counts(),
@@ -385,6 +394,14 @@ impl<S: Sink> Core<S> {
         services.map(|key| (key, self.store.names(key))).collect()
     }
 
+    /// What load balancers elsewhere hear of `services`.
+    fn health_checks<'k>(
+        &self,
+        services: impl Iterator<Item = &'k Key>,
+    ) -> Vec<(&'k Key, Option<HealthCheck>)> {
+        services.map(|key| (key, self.store.health_check(key))).collect()
+    }
+
     /// Plans `services` and hands the plans over. Names that go do so before what they lead to, names
     /// that come or change follow it.
     fn serve(&mut self, services: &BTreeSet<Key>) {
@@ -393,6 +410,7 @@ impl<S: Sink> Core<S> {
         self.zones.set(gone);
         self.serve_plans(services);
         self.zones.set(come);
+        self.checks.set(self.health_checks(services.iter()));
     }
 
     fn serve_plans(&mut self, services: &BTreeSet<Key>) {

@@ -31,6 +31,7 @@ use crate::api::types::{
 use crate::datapath::{self, Datapath, Devices};
 use crate::dns::Zones;
 use crate::flows::{self, Lifetimes};
+use crate::health::{self, Checks};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::plan::Algorithm;
@@ -69,6 +70,8 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// Where names are looked up.
     pub zones: Zones,
+    /// Where health checks are answered from.
+    pub checks: Checks,
     /// Number of sources that must sync before anything is pruned.
     pub sources: usize,
 }
@@ -211,6 +214,7 @@ impl Engine {
             sockets: sockets::Status::default(),
             flows: flows::Status::default(),
             dns: None,
+            health_checks: health::Status::default(),
             sources: Vec::new(),
             refused: Vec::new(),
             objects: ObjectCounts::default(),

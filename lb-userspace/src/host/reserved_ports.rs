@@ -298,7 +298,7 @@ mod tests {
             add("8080");
             let range = range("49152-50000");
             reserved.write(&Ports::of(Some(range))).expect("written");
-            assert_eq!(reserved.clone().release().expect("released").is_some(), true);
+            assert!(reserved.release().expect("released").is_some());
             assert_eq!(shown(), "8080", "ended before the setting was written");
 
             reserved.reserve(range).expect("reserved");

@@ -2,6 +2,7 @@
 
 mod algorithm;
 mod frontends;
+mod health;
 mod node_ports;
 mod select;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use algorithm::Algorithm;
+pub use health::{HealthCheck, health_check};
 use ipnet::IpNet;
 pub use lb_common::abi::{FrontendKind, Policy};
 pub use node_ports::NodePortAddresses;
@@ -153,7 +155,7 @@ pub fn plan(service: &Service, slices: &[&Slice], node: &NodeView) -> Vec<(Servi
             continue;
         }
         let id = |part| ServicePortId { service: service.key.clone(), family, part };
-        let is_ours = service.proxy_name.is_none() || service.proxy_name == node.proxy_name;
+        let is_ours = is_ours(service, node);
         for port in service.ports.iter().filter(|_| is_ours) {
             let frontends = frontends::of_port(service, port, family, node);
             let source_ranges = source_ranges(service, family);
@@ -186,6 +188,11 @@ fn source_ranges(service: &Service, family: Family) -> Vec<IpNet> {
     ranges.sort_unstable();
     ranges.dedup();
     ranges
+}
+
+/// Whether no other proxy is to serve the Service.
+fn is_ours(service: &Service, node: &NodeView) -> bool {
+    service.proxy_name.is_none() || service.proxy_name == node.proxy_name
 }
 
 /// The endpoints of one port in one family, each with its target port, sorted and without

@@ -39,6 +39,17 @@ impl NodePortAddresses {
         Self(selected.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
+    /// Where a server of the node listens to be reached by these: a family that `ranges` do not narrow by
+    /// its unspecified address.
+    pub fn listening(&self, ranges: &[IpNet]) -> Vec<IpAddr> {
+        let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let is_narrowed = |address: &IpAddr| {
+            ranges.iter().any(|range| Family::of(range.addr()) == Family::of(*address))
+        };
+        let whole = all.into_iter().filter(|address| !is_narrowed(address));
+        whole.chain(self.iter().filter(is_narrowed)).collect()
+    }
+
     /// The addresses, sorted.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
         self.0.iter().copied()
@@ -88,6 +99,24 @@ mod tests {
         ] {
             let expected = format!("{v4} {v6}");
             assert_eq!(selected(ranges), expected.trim(), "--nodeport-addresses {ranges:?}");
+        }
+    }
+
+    #[test]
+    fn servers_listen_on_every_address_of_a_family_that_is_not_narrowed() {
+        let node = NODE.split(' ').map(|word| word.parse().expect("an address")).collect();
+        for (ranges, expected) in [
+            ("", "0.0.0.0 ::"),
+            ("10.0.0.0/8 192.0.2.0/24", ":: 10.0.0.1 192.0.2.7"),
+            ("::1/128", "0.0.0.0 ::1"),
+            ("127.0.0.0/8 2001:db8::/32", "127.0.0.1 2001:db8::7"),
+            ("203.0.113.0/24", "::"),
+        ] {
+            let ranges: Vec<IpNet> =
+                ranges.split_whitespace().map(|word| word.parse().expect("a range")).collect();
+            let places = NodePortAddresses::select(&node, &ranges).listening(&ranges);
+            let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+            assert_eq!(places.join(" "), expected, "--nodeport-addresses {ranges:?}");
         }
     }
 

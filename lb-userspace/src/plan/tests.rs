@@ -65,6 +65,7 @@ pub(super) fn service() -> Service {
         ports: [port("http", Protocol::Tcp, 80)].into(),
         internal_local: false,
         external_local: false,
+        health_check_port: None,
         affinity_seconds: 0,
         publish_not_ready: false,
         distribution: None::<Distribution>,
@@ -400,4 +401,37 @@ proptest! {
             prop_assert!(!backend.cluster || allowed, "{:?} chosen", endpoint);
         }
     }
+}
+
+#[test]
+fn a_health_check_counts_local_ready_endpoints_once() {
+    let ports = [port("http", Protocol::Tcp, 80), port("more", Protocol::Tcp, 81)].into();
+    let balanced = Service { health_check_port: Some(30_150), ports, ..service() };
+    let counted = |service: &Service, endpoints: &[&str]| {
+        let mut slice = slice(8080, endpoints.iter().map(|text| endpoint(text)).collect());
+        let more = SlicePort { name: "more".into(), protocol: Protocol::Tcp, port: 8081 };
+        slice.ports = slice.ports.iter().cloned().chain([more]).collect();
+        let check = health_check(service, &[&slice, &slice.clone()], &node())?;
+        assert_eq!(check.port, 30_150);
+        let (v4, v6) = (check.endpoints(Family::V4), check.endpoints(Family::V6));
+        assert_eq!(v4, v6, "a family without ClusterIP hears of the other");
+        Some(v4)
+    };
+    for (endpoints, expected) in [
+        (&[][..], 0),
+        (&["1 node=us", "2 node=us", "3"], 2),
+        (&["1 node=us not-ready", "2"], 0),
+        (&["1 node=us not-ready serving terminating"], 0),
+        (&["1 node=us zone-hints=b"], 1),
+    ] {
+        assert_eq!(counted(&balanced, endpoints), Some(expected), "{endpoints:?}");
+    }
+    let foreign = Service { proxy_name: Some("other".into()), ..balanced.clone() };
+    assert_eq!(counted(&foreign, &["1 node=us"]), None, "another proxy answers");
+    assert_eq!(counted(&service(), &["1 node=us"]), None, "nobody asks");
+    let both = ["10.96.0.10", "fd00::a"].map(|ip| ip.parse().expect("an address")).into();
+    let both = Service { cluster_ips: both, ..balanced };
+    let slice = slice(8080, vec![endpoint("1 node=us")]);
+    let check = health_check(&both, &[&slice], &node()).expect("a check");
+    assert_eq!((check.endpoints(Family::V4), check.endpoints(Family::V6)), (1, 0));
 }

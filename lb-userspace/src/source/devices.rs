@@ -22,8 +22,8 @@ use crate::host::{Netlink, NetlinkError};
 /// router's table may have a million routes, and change all the time.
 const PAUSES_PER_LOOK: u32 = 10;
 
-/// The shortest pause. Devices and routes come in bursts.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The shortest pause, as devices and routes come in bursts, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(10)];
 
 /// The devices that are chosen, and how they change.
 #[derive(Debug)]
@@ -43,7 +43,8 @@ impl Devices {
 
     /// The devices as they are now.
     pub fn list(&self) -> Result<datapath::Devices> {
-        self.look().context("listing this node's network devices")
+        self.look()
+            .context("this node's network devices cannot be listed; --no-packet-path does without")
     }
 
     /// Tells the engine of changes until `stop` becomes true.
@@ -60,9 +61,13 @@ impl Devices {
                 _ = stop.wait_for(|stop| *stop) => return Ok(()),
             }
             let start = Instant::now();
-            // Told even if nothing differs: a device may be another of the same name and index.
-            engine.devices(self.list()?).await;
-            pause = PAUSE.max(start.elapsed() * PAUSES_PER_LOOK);
+            let listed = self.list();
+            pause = (start.elapsed() * PAUSES_PER_LOOK).clamp(PAUSES[0], PAUSES[1]);
+            match listed {
+                // Told even if nothing differs: a device may be another of the same name and index.
+                Ok(devices) => engine.devices(devices).await,
+                Err(error) => tracing::error!("{error:#}; the programs stay where they are"),
+            }
         }
     }
 

@@ -85,6 +85,7 @@ impl Converter {
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local: has_outside_traffic
                 && spec.external_traffic_policy.as_deref() == Some("Local"),
+            health_check_port: health_check_port(spec),
             affinity_seconds: affinity_seconds(spec),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
             distribution: match spec.traffic_distribution.as_deref() {
@@ -359,6 +360,14 @@ fn families(spec: &core::ServiceSpec, cluster_ips: &[IpAddr]) -> Box<[Family]> {
     }
     let families = spec.ip_families.iter().flatten();
     families.map(|name| if name == "IPv6" { Family::V6 } else { Family::V4 }).collect()
+}
+
+/// `NeedsHealthCheck` (`pkg/api/v1/service/util.go`). The field may hold a port that is of no use.
+fn health_check_port(spec: &core::ServiceSpec) -> Option<u16> {
+    let is_needed = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    let port = spec.health_check_node_port.filter(|port| is_needed && *port != 0)?;
+    u16::try_from(port).ok()
 }
 
 fn affinity_seconds(spec: &core::ServiceSpec) -> u32 {

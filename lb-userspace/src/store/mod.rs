@@ -31,7 +31,9 @@ use serde_json::Value;
 use crate::api::types::{ObjectCounts, Origin};
 use crate::dns::Names;
 use crate::object::{Key, Kind, Object};
-use crate::plan::{self, Algorithm, NodePortAddresses, NodeView, ServicePortId, Wanted};
+use crate::plan::{
+    self, Algorithm, HealthCheck, NodePortAddresses, NodeView, ServicePortId, Wanted,
+};
 use allocate::Pools;
 use convert::Converter;
 use model::{Service, ServiceType, Slice};
@@ -104,6 +106,15 @@ impl Store {
         let slices = self.slices_for(service, ServiceType::Virtual);
         let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
         Some(plan::plan(service, &slices, &self.node()))
+    }
+
+    /// What load balancers elsewhere hear of one Service, if they ask for it.
+    pub fn health_check(&self, service: &Key) -> Option<HealthCheck> {
+        let service = self.tables.service(service)?;
+        service.health_check_port?;
+        let slices = self.slices_for(service, ServiceType::Virtual);
+        let slices: Vec<_> = slices.iter().map(Cow::as_ref).collect();
+        plan::health_check(service, &slices, &self.node())
     }
 
     /// What the names of one Service lead to; `None` if there is no such Service.

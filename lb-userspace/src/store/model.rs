@@ -91,6 +91,8 @@ pub struct Service {
     pub internal_local: bool,
     /// `externalTrafficPolicy: Local`, where the type has outside traffic.
     pub external_local: bool,
+    /// `healthCheckNodePort`, where outside traffic stays on the node that it came to.
+    pub health_check_port: Option<u16>,
     /// ClientIP affinity in seconds; 0 is none.
     pub affinity_seconds: u32,
     /// `publishNotReadyAddresses`.

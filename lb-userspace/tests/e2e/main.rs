@@ -21,6 +21,8 @@ mod endpoints;
 mod exempt;
 mod external;
 mod families;
+mod flows;
+mod health_checks;
 mod inherited;
 mod input;
 mod kills;
@@ -29,7 +31,9 @@ mod local_sources;
 mod manifests;
 mod names;
 mod node_ports;
+mod outside;
 mod own_sockets;
+mod packets;
 mod reclaim;
 mod refusals;
 mod restart;
@@ -82,6 +86,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         families::tests(),
         node_ports::tests(),
         external::tests(),
+        outside::tests(),
         refusals::tests(),
         sockets::tests(),
         slots::tests(),
@@ -105,11 +110,14 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         crowd::tests(),
         affinity::tests(),
         devices::tests(),
+        flows::tests(),
         exempt::tests(),
         local_sources::tests(),
         inherited::tests(),
         own_sockets::tests(),
+        packets::tests(),
         snat_ports::tests(),
+        health_checks::tests(),
     ]
     .into_iter()
     .flatten()

@@ -70,10 +70,9 @@ async fn frontends_come_and_go_with_the_type() {
         {ip: 198.51.100.2, ipMode: VIP}, {ip: 198.51.100.3, ipMode: Proxy}, \
         {ip: 127.0.0.1}, {hostname: lb.example.com}]}}\n";
     rig.apply(&web("web", 10, balancer, status)).await;
-    assert_eq!(
-        rig.frontends("web"),
-        ["LoadBalancer 198.51.100.1:80", "LoadBalancer 198.51.100.2:80"]
-    );
+    let served = ["LoadBalancer 198.51.100.1:80", "LoadBalancer 198.51.100.2:80"];
+    let addresses = ["ExternalAddress 198.51.100.1:0", "ExternalAddress 198.51.100.2:0"];
+    assert_eq!(rig.frontends("web"), [served, addresses].concat());
     rig.apply(&web("web", 10, "ports: [{port: 80}]", status)).await;
     assert_eq!(rig.frontends("web"), Vec::<String>::new(), "the status of another type");
 }

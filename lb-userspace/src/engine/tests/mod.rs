@@ -21,6 +21,7 @@ use crate::api::types::{Outcome, SourceStatus, Submitted, Verdict};
 use crate::datapath::{self, Change, Refused};
 use crate::dns::Zones;
 use crate::flows::Lifetimes;
+use crate::health::Checks;
 use crate::host::{ExemptCgroup, ReservedPorts};
 use crate::object::{Key, Kind, decode};
 use crate::plan::{Algorithm, Part, Protocol, ServicePortId, Wanted};
@@ -188,6 +189,7 @@ fn config(folder: &Path, sources: usize) -> Config {
         service_proxy_name: None,
         algorithm: Algorithm::default(),
         zones: Zones::new(&"cluster.local.".parse().expect("a name"), 5, Vec::new()),
+        checks: Checks::default(),
         sources,
     }
 }

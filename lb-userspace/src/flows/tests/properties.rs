@@ -152,7 +152,7 @@ fn check_sweep(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_connection_in_use_loses_an_entry_and_none_that_is_over_keeps_one(

@@ -48,9 +48,11 @@ impl Seen {
 
     /// The names of the devices by which others reach the node, or through it, unseen: those that are
     /// up and that a route leads to. A workload's own device is none of them, as its sockets are
-    /// translated, nor is a port of a bridge that is seen, or a device behind which nobody is.
+    /// translated, unless the node itself is a workload; nor is a port of a bridge that is seen, or a
+    /// device behind which nobody is.
     pub(super) fn unseen(&self, selected: &[datapath::Device]) -> Vec<String> {
         let selected: BTreeSet<u32> = selected.iter().map(|device| device.index).collect();
+        let ways_out = self.ways_out();
         let routed: BTreeSet<u32> =
             self.routes.iter().flat_map(|route| &route.devices).copied().collect();
         let is_unseen = |device: &&Device| {
@@ -58,7 +60,7 @@ impl Seen {
                 && routed.contains(&device.index)
                 && !selected.contains(&device.index)
                 && !device.master.is_some_and(|master| selected.contains(&master))
-                && !device.is_workloads()
+                && (!device.is_workloads() || ways_out.contains(&device.index))
                 && !matches!(device.kind, Some(InfoKind::Dummy | InfoKind::Ifb | InfoKind::Vrf))
         };
         self.candidates().filter(is_unseen).map(|device| device.name.clone()).collect()
@@ -234,6 +236,8 @@ mod tests {
         for (description, devices, routes, expected) in cases {
             assert_eq!(shown(devices, routes, &[]), expected, "{description}");
         }
+        let way_out = vec![ethernet(3, Some(InfoKind::Veth))];
+        assert_eq!(shown(way_out, vec![route(0, &[3])], &["other"]), "(device3)", "not chosen");
     }
 
     #[test]

@@ -89,11 +89,11 @@ fn filters_outlive_the_agent_and_are_replaced_in_place() {
 fn filters_of_two_agents_and_of_others_live_side_by_side() {
     let mut stage = stage_with_a_way_out();
     stage.node.tc("qdisc add dev eth0 clsact");
-    stage.node.tc("filter add dev eth0 ingress prio 5 matchall action continue");
+    stage.node.tc("filter add dev eth0 ingress prio 5 u32 match u32 0 0 flowid :1");
     let theirs = |stage: &Stage| {
         let listed = stage.node.tc("filter show dev eth0 ingress");
         let all = listed.as_array().into_iter().flatten();
-        all.filter(|filter| filter["kind"] == "matchall").count()
+        all.filter(|filter| filter["kind"] == "u32").count()
     };
     let before = theirs(&stage);
     stage.agent.start();
@@ -142,7 +142,7 @@ fn a_discipline_of_others_stays() {
     let mut stage = stage_with_a_way_out();
     stage.agent.start();
     await_devices(&stage.agent, &["eth0 filter"]);
-    stage.node.tc("filter add dev eth0 egress prio 5 matchall action continue");
+    stage.node.tc("filter add dev eth0 egress prio 5 u32 match u32 0 0 flowid :1");
     stage.agent.kill_nine();
     stage.agent.cleanup(&[]).ok();
     assert_eq!(disciplines(&stage.node, "eth0"), ["clsact"], "somebody has a filter there");

@@ -4,10 +4,14 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+/// A datagram has no more bytes.
+const MAX_DATAGRAM: usize = 65_535;
 
 /// A server a pod runs on each of its addresses.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +24,22 @@ pub(crate) enum Listen {
     Udp(u16),
 }
 
+/// Who came last, by whichever of a pod's servers.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct GuestBook(Arc<Mutex<Option<SocketAddr>>>);
+
+impl GuestBook {
+    fn note(&self, client: SocketAddr) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+    }
+
+    /// The source of the latest connection or datagram.
+    #[track_caller]
+    pub(crate) fn latest(&self) -> SocketAddr {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).expect("somebody has come")
+    }
+}
+
 /// A running server; dropped, it is stopped and its connections are closed.
 pub(crate) struct Server {
     stop: Option<UnixStream>,
@@ -28,21 +48,26 @@ pub(crate) struct Server {
 
 impl Server {
     /// Binds in the calling thread's network namespace and serves.
-    pub(crate) fn start(name: &str, address: IpAddr, listen: Listen) -> io::Result<Self> {
+    pub(crate) fn start(
+        name: &str,
+        address: IpAddr,
+        listen: Listen,
+        guests: GuestBook,
+    ) -> io::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
         let name = name.to_owned();
         let thread = match listen {
             Listen::Tcp(port) => {
                 let listener = TcpListener::bind((address, port))?;
-                thread::spawn(move || serve_tcp(&listener, &name, &stopped))
+                thread::spawn(move || serve_tcp(&listener, &name, &guests, &stopped))
             }
             Listen::Mptcp(port) => {
                 let listener = mptcp_listener(SocketAddr::new(address, port))?;
-                thread::spawn(move || serve_tcp(&listener, &name, &stopped))
+                thread::spawn(move || serve_tcp(&listener, &name, &guests, &stopped))
             }
             Listen::Udp(port) => {
                 let socket = UdpSocket::bind((address, port))?;
-                thread::spawn(move || serve_udp(&socket, &name, &stopped))
+                thread::spawn(move || serve_udp(&socket, &name, &guests, &stopped))
             }
         };
         Ok(Self { stop: Some(stop), thread: Some(thread) })
@@ -66,21 +91,22 @@ fn mptcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-fn serve_udp(socket: &UdpSocket, name: &str, stopped: &UnixStream) {
-    let mut buffer = [0; 2048];
+fn serve_udp(socket: &UdpSocket, name: &str, guests: &GuestBook, stopped: &UnixStream) {
+    let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let ready = readable(&[stopped.as_fd(), socket.as_fd()]);
         if ready[0] {
             return;
         }
         let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        guests.note(from);
         let answer = [name.as_bytes(), b":", &buffer[..length]].concat();
         // A client that has closed its socket meanwhile is no concern of the server's.
         let _ = socket.send_to(&answer, from);
     }
 }
 
-fn serve_tcp(listener: &TcpListener, name: &str, stopped: &UnixStream) {
+fn serve_tcp(listener: &TcpListener, name: &str, guests: &GuestBook, stopped: &UnixStream) {
     listener.set_nonblocking(true).expect("a listener can be non-blocking");
     let mut connections: Vec<TcpStream> = Vec::new();
     loop {
@@ -94,7 +120,8 @@ fn serve_tcp(listener: &TcpListener, name: &str, stopped: &UnixStream) {
         connections.retain_mut(|connection| {
             !flags.next().copied().unwrap_or(false) || echo(connection).is_ok()
         });
-        while let Ok((mut connection, _)) = listener.accept() {
+        while let Ok((mut connection, client)) = listener.accept() {
+            guests.note(client);
             if connection.write_all(format!("{name}\n").as_bytes()).is_ok() {
                 connections.push(connection);
             }
@@ -104,7 +131,7 @@ fn serve_tcp(listener: &TcpListener, name: &str, stopped: &UnixStream) {
 
 /// Sends back what has come; an error when the connection is over.
 fn echo(connection: &mut TcpStream) -> io::Result<()> {
-    let mut buffer = [0; 4096];
+    let mut buffer = [0; 16 << 10];
     match connection.read(&mut buffer)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         length => connection.write_all(&buffer[..length]),

@@ -22,6 +22,8 @@ pub(crate) struct Pod {
     pub(crate) v4: Ipv4Addr,
     pub(crate) v6: Ipv6Addr,
     pub(crate) ready: bool,
+    /// The node that it is on, if that is not the agent's.
+    pub(crate) node: Option<&'static str>,
     /// The ports its container names.
     pub(crate) named_ports: Vec<(&'static str, u16)>,
 }
@@ -35,7 +37,18 @@ impl Pod {
             v4: Ipv4Addr::new(10, 244, 1, number),
             v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 1, 0, 0, 0, u16::from(number)),
             ready: true,
+            node: None,
             named_ports: Vec::new(),
+        }
+    }
+
+    /// The pod whose addresses end in `number`, on the node `other`.
+    pub(crate) fn elsewhere(name: &str, app: &str, number: u8) -> Self {
+        Self {
+            v4: Ipv4Addr::new(10, 244, 2, number),
+            v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 2, 0, 0, 0, u16::from(number)),
+            node: Some("other"),
+            ..Self::new(name, app, number)
         }
     }
 
@@ -57,11 +70,12 @@ impl Pod {
             .map(|(name, port)| format!("{{name: {name}, containerPort: {port}}}"))
             .collect();
         let ports = ports.join(", ");
+        let node = self.node.map(|node| format!("nodeName: {node}, ")).unwrap_or_default();
         format!(
             "apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, labels: {{app: {app}}}}}
-spec: {{containers: [{{name: main, image: echo, ports: [{ports}]}}]}}
+spec: {{{node}containers: [{{name: main, image: echo, ports: [{ports}]}}]}}
 status:
   phase: Running
   podIP: {v4}

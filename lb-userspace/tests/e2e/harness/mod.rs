@@ -2,10 +2,12 @@
 //! something does not hold.
 
 pub(crate) mod agent;
+pub(crate) mod capture;
 pub(crate) mod cgroup;
 pub(crate) mod command;
 pub(crate) mod echo;
 pub(crate) mod janitor;
+pub(crate) mod lan;
 pub(crate) mod manifest;
 pub(crate) mod names;
 pub(crate) mod netns;
@@ -16,11 +18,13 @@ pub(crate) mod sandbox;
 pub(crate) mod stage;
 pub(crate) mod statistics;
 pub(crate) mod status;
+pub(crate) mod tun;
 pub(crate) mod wait;
 
 pub(crate) use agent::Agent;
 pub(crate) use command::Output;
 pub(crate) use echo::Listen;
+pub(crate) use lan::Lan;
 pub(crate) use manifest::{Pod, service};
 pub(crate) use stage::Stage;
 pub(crate) use wait::{PATIENCE, eventually, within};

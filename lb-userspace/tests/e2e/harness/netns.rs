@@ -9,6 +9,8 @@ use std::thread::{self, JoinHandle};
 use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
 use serde_json::Value;
 
+use super::command::{Output, run};
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A network namespace, and the thread through which everything in it is done.
@@ -47,10 +49,34 @@ impl Namespace {
     }
 
     /// Connects this namespace's `eth0` with the other's.
+    #[track_caller]
     pub(crate) fn wire_to(&self, other: &Self) {
-        self.ip(&format!("link add name eth0 type veth peer name eth0 netns {}", other.tid));
-        self.ip("link set eth0 up");
+        self.wire("eth0", other);
+    }
+
+    /// Connects a new device of this namespace with the other's `eth0`.
+    #[track_caller]
+    pub(crate) fn wire(&self, device: &str, other: &Self) {
+        self.ip(&format!("link add name {device} type veth peer name eth0 netns {}", other.tid));
+        self.ip(&format!("link set {device} up"));
         other.ip("link set eth0 up");
+    }
+
+    /// Lets packets through from one device to another.
+    pub(crate) fn forward_packets(&self) {
+        self.run(|| {
+            for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                fs::write(format!("/proc/sys/net/{file}"), "1").expect("a namespace of our own");
+            }
+        });
+    }
+
+    /// Runs a program inside to its end, its arguments separated by spaces.
+    #[track_caller]
+    pub(crate) fn command(&self, program: &str, arguments: &str) -> Output {
+        let mut command = Command::new(program);
+        command.args(arguments.split_whitespace());
+        self.run(move || run(command, ""))
     }
 
     /// Does something inside: sockets made there belong to the namespace, and so do the child

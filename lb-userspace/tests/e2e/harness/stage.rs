@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::agent::{Agent, Paths};
 use super::cgroup::Cgroup;
-use super::echo::{Listen, Server};
+use super::echo::{GuestBook, Listen, Server};
 use super::manifest::Pod;
 use super::netns::Namespace;
 use super::sandbox;
@@ -170,11 +170,13 @@ impl Stage {
 #[track_caller]
 fn server(namespace: &Namespace, name: &str, address: IpAddr, listen: Listen) -> Server {
     let its_name = name.to_owned();
-    let server = namespace.run(move || Server::start(&its_name, address, listen));
+    let server =
+        namespace.run(move || Server::start(&its_name, address, listen, GuestBook::default()));
     server.unwrap_or_else(|error| panic!("{name}: {listen:?} on {address}: {error}"))
 }
 
-fn new_paths(cgroup: &Path) -> Paths {
+/// A new place for an agent that serves the cgroup.
+pub(super) fn new_paths(cgroup: &Path) -> Paths {
     let sandbox = sandbox::get();
     let number = sandbox.next_number();
     let home = sandbox.directory(number);

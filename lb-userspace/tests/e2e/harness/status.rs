@@ -10,6 +10,8 @@ pub(crate) enum Op {
     UdpSend,
     UdpReceive,
     PeerName,
+    /// A packet on its way in.
+    Ingress,
 }
 
 impl Op {
@@ -20,6 +22,7 @@ impl Op {
             Self::UdpSend => "udpSend",
             Self::UdpReceive => "udpReceive",
             Self::PeerName => "peerName",
+            Self::Ingress => "ingress",
         }
     }
 }
@@ -69,6 +72,13 @@ impl Status {
         found.unwrap_or_else(|| panic!("status has no .sockets.{count}: {}", self.0))
     }
 
+    /// A count about flows: `established`, `opening`, `closed`, `udp`, `strays`, `collected`.
+    #[track_caller]
+    pub(crate) fn flows(&self, count: &str) -> u64 {
+        let found = self.0["flows"][count].as_u64();
+        found.unwrap_or_else(|| panic!("status has no .flows.{count}: {}", self.0))
+    }
+
     #[track_caller]
     fn map(&self, name: &str) -> &Value {
         let maps = self.0["datapath"]["maps"].as_array();
@@ -87,6 +97,12 @@ impl Status {
     /// The ports that packets to endpoints elsewhere get.
     pub(crate) fn snat_ports(&self) -> Option<&str> {
         self.0["datapath"]["snatPorts"].as_str()
+    }
+
+    /// Where health checks are not answered, and why.
+    pub(crate) fn health_problems(&self) -> Vec<String> {
+        let problems = self.0["healthChecks"]["problems"].as_array().into_iter().flatten();
+        problems.filter_map(Value::as_str).map(str::to_owned).collect()
     }
 
     /// The ids of the loaded programs, sorted.

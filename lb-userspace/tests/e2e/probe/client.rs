@@ -177,7 +177,6 @@ impl Probe {
         self.ask(&Request::LoadStop).expect("a load is running")
     }
 
-    /// `getaddrinfo` for a stream socket.
     /// Visits these in the background, one after the other.
     #[track_caller]
     pub(crate) fn record_start(&self, targets: &[(Kind, SocketAddr)]) {
@@ -198,6 +197,20 @@ impl Probe {
         held.unwrap_or_else(|errno| panic!("{count} {kind:?} sockets to {to}: {errno:?}"));
     }
 
+    /// The same, each bound to the next of these addresses.
+    #[track_caller]
+    pub(crate) fn hold_from(&self, kind: Kind, sources: &[IpAddr], to: SocketAddr, count: u32) {
+        let request = Request::HoldFrom { kind, sources: sources.to_owned(), to, count };
+        let held = self.ask::<()>(&request);
+        held.unwrap_or_else(|errno| panic!("{count} {kind:?} sockets to {to}: {errno:?}"));
+    }
+
+    /// Asks a question on each socket that is kept: whether all answers are the right ones.
+    #[track_caller]
+    pub(crate) fn hold_ask(&self) -> Result<(), Errno> {
+        self.ask(&Request::HoldAsk)
+    }
+
     /// What `getpeername` shows of all sockets that are kept.
     #[track_caller]
     pub(crate) fn hold_look(&self) -> Held {
@@ -210,6 +223,32 @@ impl Probe {
         self.ask::<()>(&Request::HoldEnd).expect("close of the workload's own sockets");
     }
 
+    /// Sends so many bytes on a TCP connection, and reads the same back.
+    #[track_caller]
+    pub(crate) fn transfer(&self, to: SocketAddr, bytes: usize) -> Result<(), Errno> {
+        self.ask(&Request::Transfer { to, bytes })
+    }
+
+    /// So many datagrams of so many bytes, each echoed by the address that it was sent to.
+    #[track_caller]
+    pub(crate) fn datagrams(&self, to: SocketAddr, bytes: usize, count: u32) -> Result<(), Errno> {
+        self.ask(&Request::Datagrams { to, bytes, count })
+    }
+
+    /// Data goes to and fro on a new TCP connection from now on.
+    #[track_caller]
+    pub(crate) fn stream_start(&self, to: SocketAddr) {
+        let started = self.ask::<()>(&Request::StreamStart { to });
+        started.unwrap_or_else(|errno| panic!("connect to {to}: {errno:?}"));
+    }
+
+    /// How many bytes went there and back on each of them, or why not.
+    #[track_caller]
+    pub(crate) fn streams_stop(&self) -> Vec<Result<u64, String>> {
+        self.ask(&Request::StreamsStop).expect("streams report")
+    }
+
+    /// `getaddrinfo` for a stream socket.
     #[track_caller]
     pub(crate) fn resolve(&self, name: &str, service: &str) -> Vec<IpAddr> {
         let request = Request::Resolve { name: name.to_owned(), service: service.to_owned() };

@@ -1,11 +1,12 @@
 //! Many sockets held open at once.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
+use super::bulk::ask_each;
 use super::protocol::Kind;
 use super::sockets::{connect, open, peer};
 
@@ -30,6 +31,26 @@ impl Hold {
             self.0.push((socket, to));
         }
         Ok(())
+    }
+
+    pub(super) fn from(
+        &mut self,
+        kind: Kind,
+        sources: &[IpAddr],
+        to: SocketAddr,
+        count: u32,
+    ) -> io::Result<()> {
+        for source in sources.iter().cycle().take(count as usize) {
+            let socket = open(kind)?;
+            socket.bind(&SocketAddr::new(*source, 0).into())?;
+            connect(&socket, to)?;
+            self.0.push((socket, to));
+        }
+        Ok(())
+    }
+
+    pub(super) fn ask(&self) -> io::Result<()> {
+        ask_each(&self.0)
     }
 
     pub(super) fn look(&self) -> Held {

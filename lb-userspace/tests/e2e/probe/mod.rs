@@ -2,6 +2,7 @@
 //! application does. `client` is the test's end, `workload` the process; they exchange one JSON
 //! line per request and reply.
 
+mod bulk;
 mod client;
 mod errno;
 mod hold;

@@ -1,6 +1,6 @@
 //! The requests a test sends to its workload, and the replies.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Type};
@@ -131,10 +131,36 @@ pub(crate) enum Request {
         to: SocketAddr,
         count: u32,
     },
+    /// The same, each bound to the next of these addresses.
+    HoldFrom {
+        kind: Kind,
+        sources: Vec<IpAddr>,
+        to: SocketAddr,
+        count: u32,
+    },
+    /// A question on each that is kept, and the answer to it.
+    HoldAsk,
     /// What `getpeername` shows of all that are kept.
     HoldLook,
     /// Closes all that are kept.
     HoldEnd,
+    /// Sends so many bytes on a TCP connection, and reads the same back.
+    Transfer {
+        to: SocketAddr,
+        bytes: usize,
+    },
+    /// So many datagrams of so many bytes, each echoed by the address that it was sent to.
+    Datagrams {
+        to: SocketAddr,
+        bytes: usize,
+        count: u32,
+    },
+    /// Sends on a TCP connection in the background, and reads the same back.
+    StreamStart {
+        to: SocketAddr,
+    },
+    /// What came of all of them.
+    StreamsStop,
     /// `getaddrinfo`.
     Resolve {
         name: String,

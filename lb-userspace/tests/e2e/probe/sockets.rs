@@ -76,7 +76,7 @@ pub(super) fn send_to(socket: &Socket, to: SocketAddr, payload: &str) -> io::Res
 
 /// A datagram and its source as `recvfrom` says.
 pub(super) fn receive(socket: &Socket) -> io::Result<(SocketAddr, String)> {
-    let mut buffer = [MaybeUninit::new(0); 2048];
+    let mut buffer = vec![MaybeUninit::new(0); 65_535];
     let (length, from) = socket.recv_from(&mut buffer)?;
     // SAFETY: every element was initialized above, so the first `length` are.
     let bytes = buffer[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect();

@@ -7,12 +7,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use serde::Serialize;
 use serde_json::Value;
 use socket2::Socket;
 
 use super::Errno;
+use super::bulk::{self, Stream};
 use super::hold::Hold;
 use super::load::{Load, burst};
 use super::protocol::{Failure, Reply, Request};
@@ -40,12 +42,20 @@ fn enter(arguments: &[String]) -> io::Result<()> {
         return Err(io::Error::other("wants a process id, a cgroup and a hosts file"));
     };
     die_with(parent.parse().map_err(io::Error::other)?).map_err(io::Error::other)?;
+    raise_open_files();
     // "0" is the writer itself. A socket belongs to the cgroup its process is in when it is made.
     fs::write(Path::new(cgroup).join("cgroup.procs"), "0")?;
     if !hosts.is_empty() {
         use_hosts(Path::new(hosts))?;
     }
     Ok(())
+}
+
+/// As many sockets as root allows.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is not allowed shows where a socket is one too many.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Makes the file this process's `/etc/hosts`, and that the only source of names.
@@ -84,6 +94,7 @@ struct Workload {
     load: Option<Load>,
     recorder: Option<Recorder>,
     hold: Hold,
+    streams: Vec<Stream>,
 }
 
 impl Workload {
@@ -131,8 +142,19 @@ impl Workload {
                 return value(self.recorder.take().ok_or_else(no_load)?.stop());
             }
             Request::Hold { kind, to, count } => self.hold.more(kind, to, count)?,
+            Request::HoldFrom { kind, sources, to, count } => {
+                self.hold.from(kind, &sources, to, count)?;
+            }
+            Request::HoldAsk => self.hold.ask()?,
             Request::HoldLook => return value(self.hold.look()),
             Request::HoldEnd => self.hold = Hold::default(),
+            Request::Transfer { to, bytes } => bulk::transfer(to, bytes)?,
+            Request::Datagrams { to, bytes, count } => bulk::datagrams(to, bytes, count)?,
+            Request::StreamStart { to } => self.streams.push(Stream::start(to)?),
+            Request::StreamsStop => {
+                let ended: Vec<_> = self.streams.drain(..).map(Stream::stop).collect();
+                return value(ended);
+            }
             Request::Resolve { name, service } => return value(resolve::resolve(&name, &service)?),
         }
         Ok(Value::Null)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Counts what is under way.
 #[derive(Clone, Debug)]
-pub(super) struct Limit {
+pub(crate) struct Limit {
     of_a_client: usize,
     of_all: usize,
     held: Arc<Mutex<Held>>,
@@ -20,18 +20,18 @@ struct Held {
 
 /// One place, given back when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     client: Option<IpAddr>,
     held: Arc<Mutex<Held>>,
 }
 
 impl Limit {
-    pub(super) fn new(of_a_client: usize, of_all: usize) -> Self {
+    pub(crate) fn new(of_a_client: usize, of_all: usize) -> Self {
         Self { of_a_client, of_all, held: Arc::default() }
     }
 
     /// A place for `client`, if there is one. Strangers are one client together.
-    pub(super) fn take(&self, client: IpAddr, trusted: bool) -> Option<Place> {
+    pub(crate) fn take(&self, client: IpAddr, trusted: bool) -> Option<Place> {
         let client = trusted.then(|| client.to_canonical());
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let its = held.by_client.get(&client).copied().unwrap_or_default();
