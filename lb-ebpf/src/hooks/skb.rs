@@ -32,6 +32,7 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "N is at most ten")]
     fn words<const N: usize>(&self, offset: u16) -> Option<[u32; N]> {
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         self.load(offset, words.as_mut_ptr().cast(), size_of::<[u32; N]>() as u32)?;
@@ -72,6 +73,7 @@ impl Skb {
 
     /// Exchanges the Ethernet addresses, and sends the frame back where it came from.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "an action has 32 bits")]
     pub(crate) fn send_back(&self, link: Link) -> Option<i32> {
         if link == Link::Ethernet {
             let [a, b, c] = self.words::<3>(0)?;
