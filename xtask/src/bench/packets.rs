@@ -1,12 +1,12 @@
-//! Nanoseconds per packet, by test runs of the loaded programs (lb-userspace/tests/packets/bench.rs).
+//! The packet path: nanoseconds per packet, by test runs of the loaded programs (lb-userspace/tests/packets/bench.rs).
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::bench::Plan;
-use crate::bench::pairs::{Comparison, Row};
+use super::Plan;
+use super::pairs::{Comparison, Row};
 use crate::progress::Steps;
 use crate::stage::process;
 use crate::{userspace, workspace};
@@ -14,6 +14,7 @@ use crate::{userspace, workspace};
 /// What is measured has this processor, before everything else.
 const PROCESSOR: usize = 1;
 
+/// Measures each case as often as there are pairs.
 pub(super) fn measure(plan: &Plan) -> Result<Comparison> {
     workspace::run(bench()?.arg("--no-run"), "building the benchmark of the packet programs")?;
     let steps = Steps::new(plan.pairs);
@@ -25,10 +26,10 @@ pub(super) fn measure(plan: &Plan) -> Result<Comparison> {
         add(&mut rows, &process::capture(&mut bench)?)?;
     }
     Ok(Comparison {
-        scenario: "packets: programs",
+        scenario: "packets",
         reference: "the same program's shortest path, that of a frame for another host".to_owned(),
         conditions: vec![
-            "tc_ingress on TCP packets of 64 bytes in Ethernet frames.".to_owned(),
+            "tc_ingress on TCP packets with 64 bytes of data, in Ethernet frames.".to_owned(),
             "Known flows, and no Service's packets: 512,000 in one test run, which no system call interrupts; of many \
              flows, one after the other in random order, in a table with room for 262,144 entries."
                 .to_owned(),
