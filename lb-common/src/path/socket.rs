@@ -171,11 +171,11 @@ fn pick(
     target: &Target,
     run: Run,
 ) -> Result<Choice, Reason> {
-    let choice = any(tables, run)?;
     if target.affinity_seconds == 0 {
-        return Ok(choice);
+        return any(tables, run);
     }
-    stick(tables, target, &AffinityKey::of_netns(caller.netns(), target.service), choice)
+    let client = AffinityKey::of_netns(caller.netns(), target.service);
+    stick(tables, target, &client, any(tables, run)?)
 }
 
 /// The chosen backend, if none of the socket's other peers uses it: replies could not be told
