@@ -18,6 +18,7 @@ pub(crate) mod sandbox;
 pub(crate) mod stage;
 pub(crate) mod statistics;
 pub(crate) mod status;
+pub(crate) mod tun;
 pub(crate) mod wait;
 
 pub(crate) use agent::Agent;

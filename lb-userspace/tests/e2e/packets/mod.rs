@@ -1,5 +1,6 @@
 //! The packet path: clients whose sockets the node does not see, from other machines and other namespaces.
 
+mod bare;
 mod checksums;
 mod crowd;
 mod hairpin;
@@ -29,6 +30,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         crowd::tests(),
         hairpin::tests(),
         throughput::tests(),
+        bare::tests(),
     ];
     all.into_iter().flatten().collect()
 }
