@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::generated;
 use aya_ebpf::programs::TcContext;
-use lb_common::abi::{Address, device};
+use lb_common::abi::{Address, Node, device};
 use lb_common::path::Tables as _;
 use lb_common::path::packet::{Arrival, Route};
 
@@ -80,8 +80,16 @@ impl KernelArrival<'_> {
             };
             return question.ifindex;
         }
-        let node = KernelTables.node();
-        *found = node.map_or(Address::UNSPECIFIED, |n| if v4 { n.snat_v4 } else { n.snat_v6 });
+        *found = KernelTables.node().map_or(Address::UNSPECIFIED, |node| usual(node, v4));
         0
     }
+}
+
+/// The node's address towards its default route. While the agent changes it, the word that tells whether there is one is
+/// zero: the last one of IPv4, the first one of IPv6.
+#[inline(always)]
+fn usual(node: &Node, v4: bool) -> Address {
+    let address = if v4 { node.snat_v4 } else { node.snat_v6 };
+    let telling = if v4 { address.v4_word() } else { address.words()[0] };
+    if telling == 0 { Address::UNSPECIFIED } else { address }
 }

@@ -183,8 +183,11 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let inherited = Inherited::take().context("sockets that were passed to the agent")?;
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
-    listens_elsewhere(args.snat_ports, "--metrics-listen", args.metrics_listen.as_slice())?;
-    listens_elsewhere(args.snat_ports, "--dns-listen", args.dns.listeners())?;
+    let snat_ports = args.devices.has_packet_path().then_some(args.snat_ports);
+    if let Some(range) = snat_ports {
+        listens_elsewhere(range, "--metrics-listen", args.metrics_listen.as_slice())?;
+        listens_elsewhere(range, "--dns-listen", args.dns.listeners())?;
+    }
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
     let sizes = sizes.with_maglev(args.maglev_table_size);
     let places = args.places.places()?;
@@ -227,7 +230,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             sizes,
             devices: devices.as_ref().map(source::Devices::list).transpose()?,
             tc_attach: args.devices.tc_attach,
-            snat_ports: devices.as_ref().map(|_| args.snat_ports),
+            snat_ports,
             reserved_ports: ReservedPorts::new(&places.state_dir),
         },
         sockets: sockets::Config {

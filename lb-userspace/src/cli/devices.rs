@@ -27,6 +27,11 @@ pub(super) struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// Whether packets are translated at all.
+    pub(super) const fn has_packet_path(&self) -> bool {
+        !self.no_packet_path
+    }
+
     /// The chosen devices from now on; `None` if there is to be no packet path.
     pub(super) fn subscribe(&self) -> Result<Option<Devices>> {
         if self.no_packet_path {

@@ -168,6 +168,7 @@ fn replace(program: &Program, link: &Link) -> Result<()> {
 }
 
 /// Puts a program at a hook that is free.
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's enum; two variants are of cgroups")]
 fn attach(program: &mut Program, cgroup: &File, pin: &Path) -> Result<()> {
     // Links are always of the `multi` kind; aya's name for no flags is Single.
     const MULTI: CgroupAttachMode = CgroupAttachMode::Single;

@@ -161,7 +161,9 @@ impl Model {
             let known = self.just.range((*key, Address::UNSPECIFIED, false)..);
             for &(_, source, _) in known.take_while(|(other, ..)| other == key) {
                 let comes_in = !policy.restricted || self.is_in_range(entry.service(), source);
-                let just = self.just.contains(&(*key, source, comes_in));
+                // A service that is gone serves nobody, whatever its ranges were.
+                let is_gone = !comes_in && self.run(*entry).count == 0;
+                let just = is_gone || self.just.contains(&(*key, source, comes_in));
                 assert!(just, "{key:?}: {source:?} is let in: {comes_in}");
             }
         }

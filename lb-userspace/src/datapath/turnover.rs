@@ -93,8 +93,16 @@ impl<M: Maps> Writer<M> {
                 let id = self.owners.get(&entry.service())?.clone();
                 Some(Claim::of_holder(id, entry.kind()))
             });
-            // A claim of the holder's own is a change of kind.
-            let holder = holder.filter(|holder| claims.iter().all(|c| c.id != holder.id));
+            // A claim of the holder's own is a change of kind, by which others may come to have a
+            // better right.
+            let own =
+                claims.iter().find(|c| holder.as_ref().is_some_and(|h| h.id == c.id)).cloned();
+            let holder = holder.filter(|_| own.is_none());
+            if let Some(own) = own {
+                claims.remove(&own);
+                claims.insert(Claim::of_holder(own.id, own.kind));
+                claims.extend(self.waiting.take(&key));
+            }
             claims.extend(holder.clone());
             let winner = claims.pop_first().expect("a key is put because somebody claims it");
             if Some(&winner) != holder.as_ref() {

@@ -94,9 +94,9 @@ fn any_packet_of_either_direction_prolongs_all() {
         for seconds in (20..200).step_by(20) {
             model.now = START + seconds * SECOND;
             if seconds % 40 == 0 {
-                model.request(connection, 0)
+                model.request(connection, 0);
             } else {
-                model.reply(connection, 0)
+                model.reply(connection, 0);
             }
             let tally = look(&mut model, false);
             assert_eq!(model.present(connection), all, "after {seconds} s");

@@ -13,7 +13,7 @@ use super::super::{Entry, Table};
 pub(super) const START: u64 = 1 << 40;
 pub(super) const SECOND: u64 = 1_000_000_000;
 
-/// What is given up half-way.
+/// What a processor does between two steps of the agent.
 pub(super) type Step = Box<dyn FnMut(&mut Model)>;
 
 /// The table, and a processor that is at work between two steps of the agent.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::TcAttachType;
-use aya::programs::{SchedClassifier, loaded_programs};
+use aya::programs::{ProgramInfo, SchedClassifier, loaded_programs};
 use lb_common::abi::Node;
 
 use crate::harness::netns::Namespace;
@@ -32,7 +32,7 @@ pub(super) fn program_ids(node: &Namespace, device: &str) -> Vec<u32> {
     node.run(move || {
         let ways = [TcAttachType::Ingress, TcAttachType::Egress];
         let infos = ways.map(|way| SchedClassifier::query_tcx(&device, way).expect("a device").1);
-        infos.iter().flatten().map(|program| program.id()).collect()
+        infos.iter().flatten().map(ProgramInfo::id).collect()
     })
 }
 
