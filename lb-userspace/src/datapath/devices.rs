@@ -118,6 +118,11 @@ const PROGRAMS: [(Framing, Hook, &str); 4] = [
     (Framing::Bare, Hook::Egress, "tc_egress_ip"),
 ];
 
+/// The names of the programs.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.into_iter().map(|(_, _, name)| name)
+}
+
 /// What is attached to which device.
 pub(super) struct Attachments {
     bpffs: PathBuf,
@@ -153,14 +158,14 @@ impl Attachments {
 
     /// Has the programs at every selected device and at no other. Without `loaded`, as long as other
     /// programs decide, what is attached stays as it is, and nothing new is.
-    pub(super) fn settle(&mut self, mut loaded: Option<&mut Loaded>, maps: &mut KernelMaps) {
+    pub(super) fn settle(&mut self, loaded: Option<&Loaded>, maps: &mut KernelMaps) {
         let devices = self.wanted.clone().unwrap_or_default();
         maps.store_sources(&devices.sources).unwrap_or_else(|error| tracing::error!("{error:#}"));
         if let Err(error) = self.dismiss(&devices.selected, maps) {
             tracing::error!("detaching from network devices: {error:#}");
         }
         let status = devices.selected.iter().map(|device| {
-            let result = self.attach(loaded.as_deref_mut(), maps, device);
+            let result = self.attach(loaded, maps, device);
             DeviceStatus {
                 name: device.name.clone(),
                 index: device.index,
@@ -200,7 +205,7 @@ impl Attachments {
 
     fn attach(
         &self,
-        mut loaded: Option<&mut Loaded>,
+        loaded: Option<&Loaded>,
         maps: &mut KernelMaps,
         device: &Device,
     ) -> Result<()> {
@@ -209,8 +214,8 @@ impl Attachments {
         maps.store_device(device.index, flags)?;
         for hook in HOOKS {
             match self.way {
-                Way::Tcx => self.put_link(loaded.as_deref_mut(), device, hook)?,
-                Way::Filter => self.put_filter(loaded.as_deref_mut(), device, hook)?,
+                Way::Tcx => self.put_link(loaded, device, hook)?,
+                Way::Filter => self.put_filter(loaded, device, hook)?,
             }
         }
         // What an agent left that attached in the other way. For a moment both are there: the second
@@ -226,7 +231,7 @@ impl Attachments {
         }
     }
 
-    fn put_link(&self, loaded: Option<&mut Loaded>, device: &Device, hook: Hook) -> Result<()> {
+    fn put_link(&self, loaded: Option<&Loaded>, device: &Device, hook: Hook) -> Result<()> {
         let pin = self.pins.path(device.index, Pin::Link(hook));
         let present = self.pins.link(device.index, hook)?;
         let program = program(loaded, device.framing, hook, present.is_some())?;
@@ -248,7 +253,7 @@ impl Attachments {
         }
     }
 
-    fn put_filter(&self, loaded: Option<&mut Loaded>, device: &Device, hook: Hook) -> Result<()> {
+    fn put_filter(&self, loaded: Option<&Loaded>, device: &Device, hook: Hook) -> Result<()> {
         let mut filters = Filters::open(&self.bpffs)?;
         let present = filters.find(device.index, hook)?;
         let Some(program) = program(loaded, device.framing, hook, present.is_some())? else {
@@ -272,7 +277,7 @@ impl Attachments {
 
 /// The program for a device's hook. `None` if the one that is there is to stay.
 fn program(
-    loaded: Option<&mut Loaded>,
+    loaded: Option<&Loaded>,
     framing: Framing,
     hook: Hook,
     is_present: bool,
@@ -282,7 +287,7 @@ fn program(
     }
     let of_device = PROGRAMS.iter().find(|(of, at, _)| (*of, *at) == (framing, hook));
     match (loaded, of_device) {
-        (Some(loaded), Some((_, _, name))) => loaded.packet_program(name).map(Some),
+        (Some(loaded), Some((_, _, name))) => loaded.loaded_program(name).map(Some),
         _ if is_present => Ok(None),
         _ => bail!("waits until every source has been read"),
     }

@@ -13,7 +13,7 @@ use super::pins::Pins;
 use super::reuse::Wanted;
 use super::shared::Shared;
 use super::sizes::ORIGIN;
-use super::{attach, log};
+use super::{attach, devices, log};
 
 /// The kernel programs, as `cargo xtask build-ebpf` made them.
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
@@ -90,6 +90,14 @@ impl Loaded {
             attach::verify(program(&mut ebpf, name)?)
                 .with_context(|| format!("program {name}: the kernel's verifier refused it"))?;
         }
+        let packet_path = config.devices.is_some();
+        for name in devices::names().filter(|_| packet_path) {
+            attach::verify(program(&mut ebpf, name)?).with_context(|| {
+                format!(
+                    "program {name}: the kernel's verifier refused it; --no-packet-path does without"
+                )
+            })?;
+        }
         Ok(Self { ebpf, limits, maglev_size })
     }
 
@@ -98,18 +106,9 @@ impl Loaded {
         program(&mut self.ebpf, name)
     }
 
-    /// A program of the packet path, which the kernel verifies when the first device needs it: on nodes that have no
-    /// such device, or on trial, an agent starts half a second earlier.
-    pub(super) fn packet_program(&mut self, name: &str) -> Result<&Program> {
-        let program = program(&mut self.ebpf, name)?;
-        if attach::fd(program).is_err() {
-            attach::verify(program).with_context(|| {
-                format!(
-                    "program {name}: the kernel's verifier refused it; --no-packet-path does without"
-                )
-            })?;
-        }
-        Ok(program)
+    /// A program of the object that is to be looked at only.
+    pub(super) fn loaded_program(&self, name: &str) -> Result<&Program> {
+        self.ebpf.program(name).with_context(|| format!("program {name} missing from the object"))
     }
 
     /// Takes a map out of the object, for as long as it runs: programs that are verified later name maps by their

@@ -153,7 +153,7 @@ impl Takeover {
     }
 
     fn settle_devices(&mut self, maps: &mut KernelMaps) {
-        self.devices.settle(self.pending.is_none().then_some(&mut self.loaded), maps);
+        self.devices.settle(self.pending.is_none().then_some(&self.loaded), maps);
     }
 
     fn collect(&mut self, maps: &mut KernelMaps) {
