@@ -27,10 +27,10 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// To be called before others take `GRACE` out of the object.
+    /// To be called before others take `GRACE` and `NODE` out of the object.
     pub(super) fn new(loaded: &mut Loaded) -> Result<Self> {
         let ring = RingBuf::try_from(loaded.take_map("WAKE")?).context("map WAKE")?;
-        Ok(Self { ring: Ring(ring), node: loaded.share("NODE")?, grace: Grace::new(loaded)? })
+        Ok(Self { ring: Ring(ring), node: loaded.view("NODE")?, grace: Grace::new(loaded)? })
     }
 
     /// From here on the first flow rings. Flows that were made before are in the table when this returns: it waits for the

@@ -24,10 +24,12 @@ pub struct Flows {
 }
 
 impl Flows {
-    /// To be called before others take `GRACE` out of the object.
+    /// To be called before others take `GRACE` and `NODE` out of the object.
     pub(super) fn new(loaded: &mut Loaded) -> Result<Self> {
-        let Map::HashMap(flows) = loaded.map("FLOWS")? else { bail!("map FLOWS is not a hash") };
-        let table = FlowTable::new(flows, Commands::ALL).context("map FLOWS")?;
+        let Map::HashMap(flows) = loaded.take_map("FLOWS")? else {
+            bail!("map FLOWS is not a hash")
+        };
+        let table = FlowTable::new(&flows, Commands::ALL).context("map FLOWS")?;
         let table = FlowTable { grace: Some(Grace::new(loaded)?), ..table };
         Ok(Self { table, alarm: Alarm::new(loaded)? })
     }

@@ -111,10 +111,15 @@ impl Loaded {
         self.ebpf.program(name).with_context(|| format!("program {name} missing from the object"))
     }
 
-    /// Takes a map out of the object, for as long as it runs: programs that are verified later name maps by their
-    /// descriptors.
+    /// Takes a map out of the object.
     pub(super) fn take_map(&mut self, name: &str) -> Result<Map> {
         self.ebpf.take_map(name).with_context(|| format!("map {name} missing from the object"))
+    }
+
+    /// Takes an array out of the object and maps it into memory.
+    pub(super) fn share<T: Copy>(&mut self, name: &str) -> Result<Shared<T>> {
+        let Map::Array(data) = self.take_map(name)? else { bail!("map {name} is not an array") };
+        share(&data).with_context(|| format!("map {name}"))
     }
 
     /// A map that stays in the object.
@@ -123,7 +128,7 @@ impl Loaded {
     }
 
     /// Maps an array into memory that stays in the object.
-    pub(super) fn share<T: Copy>(&self, name: &str) -> Result<Shared<T>> {
+    pub(super) fn view<T: Copy>(&self, name: &str) -> Result<Shared<T>> {
         let Map::Array(data) = self.map(name)? else { bail!("map {name} is not an array") };
         share(data).with_context(|| format!("map {name}"))
     }

@@ -30,8 +30,8 @@ impl SocketTables {
         };
         let overflow_fd = data.fd().as_fd().try_clone_to_owned();
         Ok(Self {
-            origin: loaded.share("ORIGIN")?,
-            backends: loaded.share("BACKENDS")?,
+            origin: loaded.view("ORIGIN")?,
+            backends: loaded.view("BACKENDS")?,
             overflow_fd: overflow_fd.context("map ORIGIN_OVERFLOW")?,
             overflow: overflow.try_into().context("map ORIGIN_OVERFLOW")?,
         })

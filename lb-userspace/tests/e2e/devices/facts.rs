@@ -81,7 +81,8 @@ pub(super) fn node_entry(agent: &Agent) -> [u8; size_of::<Node>()] {
     map.get(&0, 0).expect("an entry")
 }
 
-fn folders(agent: &Agent, prefix: &str) -> Vec<PathBuf> {
+/// What lies among the agent's pins under such names.
+pub(crate) fn folders(agent: &Agent, prefix: &str) -> Vec<PathBuf> {
     let mut all = entries(agent.paths.bpffs.clone());
     all.retain(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)));
     all

@@ -7,6 +7,8 @@ mod links;
 
 use libtest_mimic::Trial;
 
+pub(crate) use facts::folders;
+
 pub(crate) fn tests() -> Vec<Trial> {
     [choice::tests(), links::tests(), filters::tests()].into_iter().flatten().collect()
 }

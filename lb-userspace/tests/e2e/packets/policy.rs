@@ -6,7 +6,7 @@ use std::thread;
 use libtest_mimic::Trial;
 
 use super::{LISTEN, NODE_PORT, assert_itself, like, node_ports, visits, ways, web};
-use crate::harness::lan::{BALANCER, EXTERNAL};
+use crate::harness::lan::{BALANCER, CLIENT, EXTERNAL};
 use crate::harness::status::Op;
 use crate::harness::{Lan, cases, eventually};
 use crate::probe::{Errno, Kind, Probe, Visit};
@@ -79,11 +79,15 @@ fn source_ranges_let_in_by_the_load_balancers_address_only_whom_they_name() {
     let probe = lan.probe();
     for to in ways(&lan, "web") {
         let let_in = Ok(Visit { pod: "near".to_owned(), peer: to });
-        assert_eq!(probe.udp_unconnected(to), let_in, "the client to {to}");
+        let from = |ips| {
+            let socket = probe.open(Kind::udp(to));
+            socket.bind(SocketAddr::new(like(ips, to), 0)).expect("an address of the client");
+            socket.send_to(to, "?").expect("sent");
+            socket
+        };
+        assert_eq!(from(CLIENT).receive(), let_in, "the client to {to}");
         let before = lan.agent.status().counter(Op::Ingress, "filtered");
-        let socket = probe.open(Kind::udp(to));
-        socket.bind(SocketAddr::new(like(strangers, to), 0)).expect("an address of the client");
-        socket.send_to(to, "?").expect("sent");
+        let socket = from(strangers);
         if BALANCER.contains(&to.ip()) {
             eventually(&format!("a stranger is dropped at {to}"), || {
                 match lan.agent.status().counter(Op::Ingress, "filtered") - before {
@@ -139,7 +143,7 @@ fn two_nodes_choose_alike() {
         let to = SocketAddr::new(EXTERNAL[family], 80);
         let ask = |port: u16| {
             let socket = probe.open(Kind::udp(to));
-            let own = SocketAddr::new(crate::harness::lan::CLIENT[family], port);
+            let own = SocketAddr::new(CLIENT[family], port);
             socket.bind(own).expect("a free port");
             socket.send_to(to, "?").expect("sent");
             socket.receive().expect("an answer").pod

@@ -67,8 +67,11 @@ fn other_peoples_filters_see_translated_packets() {
     let spec = "type: NodePort, selector: {app: near}, ports: [{port: 80, nodePort: 30080}]";
     lan.apply(&[&near.manifest(), &service("near", spec)]);
     lan.node.tc("qdisc add dev eth0 clsact");
-    for way in ["ingress", "egress"] {
-        lan.node.tc(&format!("filter add dev eth0 {way} matchall action ok"));
+    // What has been translated: to the pod on its way in, from the NodePort on its way out.
+    let to_pod = format!("match ip dst {}/32", near.v4);
+    for (way, translated) in [("ingress", &*to_pod), ("egress", "match ip src 192.0.2.1/32")] {
+        let action = "action mirred egress mirror dev lo";
+        lan.node.tc(&format!("filter add dev eth0 {way} protocol ip u32 {translated} {action}"));
     }
     let before = ["ingress", "egress"].map(|way| packets(&lan, way));
     assert_eq!(lan.probe().transfer(node_ports()[0], 1 << 20), Ok(()));
@@ -82,8 +85,7 @@ fn other_peoples_filters_see_translated_packets() {
 #[track_caller]
 fn packets(lan: &Lan, way: &str) -> u64 {
     let filters = lan.node.tc(&format!("filter show dev eth0 {way}"));
-    let actions =
-        filters.as_array().into_iter().flatten().map(|filter| &filter["options"]["actions"]);
-    let counts = actions.filter_map(|actions| actions[0]["stats"]["packets"].as_u64());
-    counts.last().unwrap_or_else(|| panic!("no count: {filters}"))
+    let all = filters.as_array().into_iter().flatten();
+    let mut counts = all.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64());
+    counts.next().unwrap_or_else(|| panic!("no count: {filters}"))
 }
