@@ -47,6 +47,7 @@ impl KernelArrival<'_> {
     ///
     /// A function of its own, for the sake of its stack; it must not return what needs a pointer into its caller's.
     #[inline(never)]
+    #[expect(clippy::cast_possible_truncation, reason = "the question has 64 bytes")]
     fn look_up(&self, source: Address, destination: Address, found: &mut Address) -> u32 {
         let v4 = destination.is_v4();
         // SAFETY: all fields are numbers, for which zero is a value.

@@ -72,6 +72,13 @@ pub(crate) fn for_bench_dns() -> Vec<Need> {
     needs
 }
 
+/// What the benchmark of the packet path compares with.
+pub(crate) fn for_bench_packets() -> Vec<Need> {
+    let mut needs = for_namespaces();
+    needs.push(Need::program("nft", "nftables", 10, "the packet filter to compare with"));
+    needs
+}
+
 /// What fuzz targets are linked with.
 pub(crate) fn for_fuzz() -> Vec<Need> {
     vec![Need::program("c++", "g++", 20, "compiles libFuzzer, which is written in C++")]

@@ -4,14 +4,15 @@
 //! helpers, since the checksum of a local or segmented packet may not be computed yet (`CHECKSUM_PARTIAL`),
 //! and that of a received one may be known for the whole packet (`CHECKSUM_COMPLETE`, in `skb->csum`):
 //!
-//! - each [`Sum`] with `bpf_l3_csum_replace` or `bpf_l4_csum_replace`, `from` 0, `to` its delta, size 0 in the flags,
-//!   and what [`SumKind`] says;
+//! - each [`Sum`] with `bpf_l4_csum_replace`, `from` 0, `to` its delta, size 0 in the flags, and what [`SumKind`] says;
 //! - each [`Store`] with `bpf_skb_store_bytes`, and `BPF_F_RECOMPUTE_CSUM` if it says so. Then `skb->csum` stays
 //!   right on every kernel and without `BPF_F_IPV6`: see [`Store::recompute`].
 //!
-//! The checksums in a quoted packet are plain bytes of the ICMP message, and are stored.
+//! The checksum of an IPv4 header is complete in every packet, and those in a quoted packet are plain bytes of the ICMP
+//! message: they are stored. IPv4's stands before both addresses, and these before the ports if there are no options: one
+//! store, since each costs a call.
 
-use super::parsed::halves;
+use super::parsed::{halves, joined};
 use super::{HOPS, ICMP, Layer, Packet, Parsed, Tuple, ipv4, ipv6};
 use crate::abi::Address;
 use crate::abi::protocol::{TCP, UDP};
@@ -25,7 +26,7 @@ pub struct Store {
     pub words: [u32; 4],
     /// Where, from the frame's first byte.
     pub offset: u16,
-    /// How many bytes: 2, 4 or 16; 0 if there is nothing to do.
+    /// How many bytes: 2, 4, 12 or 16; 0 if there is nothing to do.
     pub length: u8,
     /// 1 if no checksum within the packet takes up the change, so that the sum over the packet changes:
     /// IPv6 addresses, and ports of UDP without a checksum. (A TCP checksum does take up a change
@@ -52,29 +53,27 @@ pub struct Sum {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SumKind {
-    /// The IPv4 header: `bpf_l3_csum_replace`.
-    L3 = 0,
     /// Addresses that the transport's checksum covers in its pseudo-header: `bpf_l4_csum_replace` with
     /// `BPF_F_PSEUDO_HDR`.
-    Pseudo = 1,
+    Pseudo = 0,
     /// Bytes that it covers: `bpf_l4_csum_replace`.
-    L4 = 2,
+    L4 = 1,
 }
 
 /// Everything that is to be done to a packet. Every place has its purpose, so that a program indexes by constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rewrite {
-    /// Updates of checksums.
-    pub sums: [Sum; 3],
-    /// What to store: source, destination, ports; then of a quoted packet the same and its two checksums, or of an
-    /// answer to ping the hop limit and the type.
+    /// Updates of the transport's checksum: addresses, then what it covers.
+    pub sums: [Sum; 2],
+    /// What to store: source, destination, ports, of which the first may hold all of IPv4's; then of a quoted packet
+    /// the same and its two checksums, or of an answer to ping IPv6's hop limit and the type.
     pub stores: [Store; 8],
 }
 
 impl Rewrite {
     /// Nothing to do.
-    pub const NONE: Self = Self { sums: [Sum::NONE; 3], stores: [Store::NONE; 8] };
+    pub const NONE: Self = Self { sums: [Sum::NONE; 2], stores: [Store::NONE; 8] };
 
     /// Makes this what gives `packet` the addresses and ports of `to`; of an ICMP error, what gives them to the packet
     /// it quotes, and the error an address wherever it had one of that packet's ends (a router's own address
@@ -82,17 +81,21 @@ impl Rewrite {
     /// if `to` is of another family.
     #[inline(always)]
     pub fn set(&mut self, packet: &Parsed, to: &Tuple) -> bool {
-        *self = Self::NONE;
+        self.clear();
         let v4 = packet.outer.tuple.source.is_v4();
         if to.source.is_v4() != v4 || to.destination.is_v4() != v4 {
             return false;
         }
+        let layer = &packet.outer;
+        let hops = halves(layer.l3_word).0;
         if packet.is_error() {
             let quoted = self.quotation(&packet.inner, to, v4);
-            self.packet(&packet.outer, &carrier(packet, to), quoted, v4);
+            let addresses = self.own_addresses(layer, &carrier(packet, to), hops, v4);
+            self.transport(layer, addresses, quoted);
         } else {
-            let ports = self.ports(&packet.outer, to);
-            self.packet(&packet.outer, to, ports, v4);
+            let addresses = self.own_addresses(layer, to, hops, v4);
+            let ports = self.own_ports(layer, to, v4);
+            self.transport(layer, addresses, ports);
         }
         true
     }
@@ -107,31 +110,29 @@ impl Rewrite {
         to: &Tuple,
         kind: u8,
     ) -> bool {
+        self.clear();
         let layer = &packet.outer;
         let v4 = layer.tuple.source.is_v4();
-        let at = layer.l3 + if v4 { ipv4::HOPS } else { ipv6::HOPS };
-        let Some([word]) = bytes.words(at) else { return false };
-        if !self.set(packet, to) {
-            return false;
-        }
-        // The hop limit and the protocol, which IPv6 has the other way round.
-        let (old, _) = halves(word);
-        let [first, second] = old.to_ne_bytes();
+        let mut hops = halves(layer.l3_word).0;
         if v4 {
-            let new = u16::from_ne_bytes([HOPS, second]);
-            self.sums[0].delta = self.sums[0].delta.replace_half(old, new);
-            self.stores[6] = Store::half(at, new);
+            let [_, protocol] = hops.to_ne_bytes();
+            hops = u16::from_ne_bytes([HOPS, protocol]);
         } else {
-            let new = u16::from_ne_bytes([first, HOPS]);
+            let at = layer.l3 + ipv6::HOPS;
+            let Some([word]) = bytes.words(at - 2) else { return false };
+            let [_, _, next, _] = word.to_ne_bytes();
+            let new = u16::from_ne_bytes([next, HOPS]);
             self.stores[6] = Store { recompute: 1, ..Store::half(at, new) };
         }
+        let mut l4 = Delta::NONE;
         if layer.l4 != 0 {
             let old = u16::from_ne_bytes([packet.icmp_type, packet.icmp_code]);
             let new = u16::from_ne_bytes([kind, packet.icmp_code]);
-            let delta = Delta::NONE.replace_half(old, new);
-            self.sums[2] = Sum::new(delta, layer.l4_checksum_at, SumKind::L4, 0);
+            l4 = l4.replace_half(old, new);
             self.stores[7] = Store::half(layer.l4, new);
         }
+        let addresses = self.own_addresses(layer, to, hops, v4);
+        self.transport(layer, addresses, l4);
         true
     }
 
@@ -154,35 +155,72 @@ impl Rewrite {
         Some(())
     }
 
-    /// The packet's own addresses; `l4` is what changes in the transport's range.
+    /// Nothing to do any more.
     #[inline(always)]
-    fn packet(&mut self, layer: &Layer, to: &Tuple, l4: Delta, v4: bool) {
-        let addresses = self.addresses::<0>(layer, to, v4, u8::from(!v4));
-        let udp = u8::from(layer.tuple.protocol == UDP);
-        if v4 {
-            self.sums[0] = Sum::new(addresses, layer.l3 + ipv4::CHECKSUM, SumKind::L3, 0);
+    fn clear(&mut self) {
+        for sum in &mut self.sums {
+            sum.offset = 0;
         }
-        if layer.tuple.protocol != ICMP {
-            self.sums[1] = Sum::new(addresses, layer.l4_checksum_at, SumKind::Pseudo, udp);
+        for store in &mut self.stores {
+            store.length = 0;
         }
-        self.sums[2] = Sum::new(l4, layer.l4_checksum_at, SumKind::L4, udp);
     }
 
-    /// The packet's own ports.
+    /// The packet's own addresses; `hops` is what IPv4's time to live and protocol shall be.
     #[inline(always)]
-    fn ports(&mut self, layer: &Layer, to: &Tuple) -> Delta {
+    fn own_addresses(&mut self, layer: &Layer, to: &Tuple, hops: u16, v4: bool) -> Delta {
+        if !v4 {
+            return self.addresses::<0>(layer, to, false, 1);
+        }
+        let old = &layer.tuple;
+        let (old_hops, checksum) = halves(layer.l3_word);
+        if (old.source, old.destination, old_hops) == (to.source, to.destination, hops) {
+            return Delta::NONE;
+        }
+        let (source, destination) = (to.source.v4_word(), to.destination.v4_word());
+        let addresses = Delta::NONE
+            .replace(old.source.v4_word(), source)
+            .replace(old.destination.v4_word(), destination);
+        let all = if hops == old_hops { addresses } else { addresses.replace_half(old_hops, hops) };
+        let first = joined(hops, all.update(checksum));
+        self.stores[0] = Store {
+            words: [first, source, destination, to.ports()],
+            offset: layer.l3 + ipv4::HOPS,
+            length: if has_ports_behind(layer) { ALL_OF_V4 } else { 12 },
+            recompute: 0,
+        };
+        addresses
+    }
+
+    /// The packet's own ports, if they are not there yet.
+    #[inline(always)]
+    fn own_ports(&mut self, layer: &Layer, to: &Tuple, v4: bool) -> Delta {
+        if v4 && self.stores[0].length == ALL_OF_V4 {
+            return changed(layer.tuple.ports(), to.ports());
+        }
         let uncovered = u8::from(layer.l4_checksum_at == 0);
-        self.port_words::<2>(layer, to, uncovered)
+        self.ports::<2>(layer, to, uncovered)
+    }
+
+    /// The updates of the transport's checksum.
+    #[inline(always)]
+    fn transport(&mut self, layer: &Layer, addresses: Delta, covered: Delta) {
+        let udp = u8::from(layer.tuple.protocol == UDP);
+        if layer.tuple.protocol != ICMP {
+            self.sums[0] = Sum::new(addresses, layer.l4_checksum_at, SumKind::Pseudo, udp);
+        }
+        self.sums[1] = Sum::new(covered, layer.l4_checksum_at, SumKind::L4, udp);
     }
 
     /// A quoted packet's addresses, ports and checksums; what changes in the range of ICMP's checksum.
     #[inline(always)]
     fn quotation(&mut self, layer: &Layer, to: &Tuple, v4: bool) -> Delta {
         let addresses = self.addresses::<3>(layer, to, v4, 0);
-        let ports = self.port_words::<5>(layer, to, 0);
+        let ports = self.ports::<5>(layer, to, 0);
         let mut all = addresses.and(ports);
         if v4 && addresses != Delta::NONE {
-            let (old, new) = (layer.l3_checksum, addresses.update(layer.l3_checksum));
+            let old = halves(layer.l3_word).1;
+            let new = addresses.update(old);
             self.stores[6] = Store::half(layer.l3 + ipv4::CHECKSUM, new);
             all = all.replace_half(old, new);
         }
@@ -225,15 +263,29 @@ impl Rewrite {
 
     /// Both ports, in the place `AT`.
     #[inline(always)]
-    fn port_words<const AT: usize>(&mut self, layer: &Layer, to: &Tuple, recompute: u8) -> Delta {
+    fn ports<const AT: usize>(&mut self, layer: &Layer, to: &Tuple, recompute: u8) -> Delta {
         let (old, new) = (layer.tuple.ports(), to.ports());
-        let has_ports = layer.l4 != 0 && matches!(layer.tuple.protocol, TCP | UDP);
-        if !has_ports || old == new {
+        if layer.l4 == 0 || !matches!(layer.tuple.protocol, TCP | UDP) || old == new {
             return Delta::NONE;
         }
         self.stores[AT] = Store { words: [new, 0, 0, 0], offset: layer.l4, length: 4, recompute };
-        Delta::NONE.replace(old, new)
+        changed(old, new)
     }
+}
+
+/// Length of a store of an IPv4 header from its time to live on, with ports.
+const ALL_OF_V4: u8 = 16;
+
+/// Whether ports follow the IPv4 header's addresses, and may be stored with them: a checksum covers them.
+#[inline(always)]
+fn has_ports_behind(layer: &Layer) -> bool {
+    let follows = layer.l4 == layer.l3 + ipv4::LENGTH;
+    follows && matches!(layer.tuple.protocol, TCP | UDP) && layer.l4_checksum_at != 0
+}
+
+#[inline(always)]
+fn changed(old: u32, new: u32) -> Delta {
+    if old == new { Delta::NONE } else { Delta::NONE.replace(old, new) }
 }
 
 /// The new addresses of an error about a packet that becomes `to`.
@@ -256,7 +308,7 @@ fn update(delta: Delta, checksum: u16, udp: bool) -> u16 {
 }
 
 impl Sum {
-    const NONE: Self = Self { delta: Delta::NONE, offset: 0, kind: SumKind::L3, udp: 0 };
+    const NONE: Self = Self { delta: Delta::NONE, offset: 0, kind: SumKind::L4, udp: 0 };
 
     #[inline(always)]
     fn new(delta: Delta, offset: u16, kind: SumKind, udp: u8) -> Self {
@@ -286,5 +338,5 @@ impl Store {
 const _: () = {
     assert!(size_of::<Store>() == 20);
     assert!(size_of::<Sum>() == 8);
-    assert!(size_of::<Rewrite>() == 184);
+    assert!(size_of::<Rewrite>() == 176);
 };

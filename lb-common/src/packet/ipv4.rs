@@ -1,11 +1,12 @@
 //! IPv4 (RFC 791), with options, which are skipped. The header's checksum is not verified: an incremental update
 //! keeps a wrong one wrong, for the receiver to see.
 
-use super::parsed::halves;
 use super::{Fragment, Layer, Packet, Unparsed, View, quoted_transport};
 use crate::abi::Address;
 
 const WORDS: usize = 5;
+/// Without options.
+pub(super) const LENGTH: u16 = 20;
 const MORE_FRAGMENTS: u32 = 0x2000;
 const FRAGMENT_OFFSET: u32 = 0x1fff;
 /// The most that the header's length can say.
@@ -69,7 +70,7 @@ fn header(
     layer.tuple.destination = Address::from_v4_word(destination);
     let [_, protocol, ..] = third.to_ne_bytes();
     layer.tuple.protocol = protocol;
-    layer.l3_checksum = halves(third).1;
+    layer.l3_word = third;
     layer.l3 = l3;
     layer.l4 = l3 + length;
     if second & FRAGMENT_OFFSET != 0 {

@@ -105,7 +105,7 @@ fn parse(
     l3: u16,
     parsed: &mut Parsed,
 ) -> Result<(), Unparsed> {
-    *parsed = Parsed::NONE;
+    parsed.clear();
     let whole = View::whole(packet);
     match version {
         Version::V4 => ipv4::read(&whole, l3, &mut parsed.outer)?,

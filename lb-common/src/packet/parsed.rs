@@ -46,6 +46,8 @@ pub struct Layer {
     pub end: u32,
     /// What its fragments have in common, beside addresses and (IPv4) protocol. A number.
     pub fragment_id: u32,
+    /// The IPv4 header's time to live, protocol and checksum, bytes as in the packet.
+    pub l3_word: u32,
     /// Where its IP header starts.
     pub l3: u16,
     /// Where the header behind the IP header and its extensions starts. 0 if it is not there, in a later fragment.
@@ -55,12 +57,10 @@ pub struct Layer {
     pub l4_checksum_at: u16,
     /// That checksum, bytes as in the packet.
     pub l4_checksum: u16,
-    /// The IPv4 header's checksum, bytes as in the packet.
-    pub l3_checksum: u16,
     /// Whether it is a fragment.
     pub fragment: Fragment,
     /// Zero.
-    pub reserved: u8,
+    pub reserved: [u8; 3],
 }
 
 /// The headers of a packet.
@@ -69,7 +69,7 @@ pub struct Layer {
 pub struct Parsed {
     /// Of the packet itself.
     pub outer: Layer,
-    /// Of the packet that an ICMP error quotes; else [`Layer::NONE`]. That packet travelled the other way.
+    /// Of the packet that an ICMP error quotes; else its `l3` is 0. That packet travelled the other way.
     pub inner: Layer,
     /// TCP's flags FIN (1), SYN (2), RST (4), PSH (8), ACK (16), URG (32), ECE (64), CWR (128).
     pub tcp_flags: u8,
@@ -141,14 +141,27 @@ impl Layer {
         tuple: Tuple::NONE,
         end: 0,
         fragment_id: 0,
+        l3_word: 0,
         l3: 0,
         l4: 0,
         l4_checksum_at: 0,
         l4_checksum: 0,
-        l3_checksum: 0,
         fragment: Fragment::Whole,
-        reserved: 0,
+        reserved: [0; 3],
     };
+
+    /// Forgets what not every packet has. Field by field: to store zeros over all of it, a BPF program calls a function
+    /// that does so byte by byte.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        self.tuple.source_port = Port::NONE;
+        self.tuple.destination_port = Port::NONE;
+        self.l4_checksum_at = 0;
+        self.l4_checksum = 0;
+        self.fragment = Fragment::Whole;
+        self.fragment_id = 0;
+        self.l3_word = 0;
+    }
 }
 
 impl Parsed {
@@ -161,6 +174,17 @@ impl Parsed {
         icmp_code: 0,
         reserved: 0,
     };
+
+    /// Forgets what not every packet has, likewise.
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        self.outer.clear();
+        self.inner.clear();
+        self.inner.l3 = 0;
+        self.tcp_flags = 0;
+        self.icmp_type = 0;
+        self.icmp_code = 0;
+    }
 
     /// Whether it is an ICMP error, which quotes another packet.
     #[inline(always)]
@@ -176,8 +200,15 @@ pub(super) const fn halves(word: u32) -> (u16, u16) {
     (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]))
 }
 
+/// The inverse.
+#[inline(always)]
+pub(super) const fn joined(first: u16, last: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), last.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
+}
+
 const _: () = {
     assert!(size_of::<Tuple>() == 40);
-    assert!(size_of::<Layer>() == 60);
-    assert!(size_of::<Parsed>() == 124);
+    assert!(size_of::<Layer>() == 64);
+    assert!(size_of::<Parsed>() == 132);
 };

@@ -158,9 +158,9 @@ impl World {
 
     /// What the random numbers must be, in turn, for a choice of this slot among `count`.
     pub fn script(&self, slot: u32, count: u32) {
-        let number = ((u64::from(slot) << 32) / u64::from(count.max(1)) + 1) as u32;
+        let number = (u64::from(slot) << 32) / u64::from(count.max(1)) + 1;
         let mut script = self.tables.script.borrow_mut();
         script.clear();
-        script.push_back(number);
+        script.push_back(u32::try_from(number).unwrap_or(u32::MAX));
     }
 }

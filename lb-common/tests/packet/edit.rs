@@ -117,3 +117,20 @@ fn edits_for_a_longer_packet_do_not_reach_past_the_end() {
         assert_eq!(edits.apply(&mut bytes.clone()[..usize::from(length)]), None);
     }
 }
+
+#[test]
+fn what_was_to_be_done_before_leaves_nothing_behind() {
+    let quoted = tcp(V4);
+    let error = Ip::error(address("198.51.100.1"), quoted.source, (3, 4), &quoted, 99);
+    let parsed = parse(&Frame::new(error).bytes()).expect("an error");
+    let mut edits = Rewrite::NONE;
+    assert!(edits.set(&parsed, &tuple(&parsed, ends(OTHER4))));
+    for (packet, others) in [(udp(V6), OTHER6), (Ip { options: 1, ..tcp(V4) }, OTHER4)] {
+        let mut bytes = Frame::new(packet.clone()).bytes();
+        let parsed = parse(&bytes).expect("a packet");
+        assert!(edits.set(&parsed, &tuple(&parsed, ends(others))));
+        edits.apply(&mut bytes).expect("the packet that it was made for");
+        let [source, destination] = ends(others);
+        assert_eq!(bytes, Frame::new(packet.with(source, destination)).bytes());
+    }
+}

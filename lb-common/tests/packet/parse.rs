@@ -1,7 +1,7 @@
 //! Tables: what is read of which packet.
 
 use lb_common::abi::Port;
-use lb_common::packet::{Fragment, Layer, Parsed, Unparsed, parse_ip};
+use lb_common::packet::{Fragment, Layer, Parsed, Unparsed, parse_ethernet, parse_ip};
 use lb_common::sim::packet::{Frame, Ip, Part, Payload};
 
 use crate::{V4, V6, address, parse, tcp, udp};
@@ -177,4 +177,35 @@ fn a_packet_without_a_link_header_is_read_from_its_first_byte() {
     }
     let mut parsed = Parsed::NONE;
     assert_eq!(parse_ip(&[0x50, 0, 0, 0][..], &mut parsed), Err(Unparsed::NotIp));
+}
+
+#[test]
+fn what_was_read_before_leaves_nothing_behind() {
+    let part =
+        |packet: Ip, offset| Ip { fragment: Some(Part { id: 7, offset, length: 32 }), ..packet };
+    let ping = Payload::Icmp { kind: 8, code: 0, data: vec![0; 8] };
+    let bare = Payload::Udp { ports: [1, 2], checksum: false, data: vec![1] };
+    let other = Payload::Other { protocol: 99, data: vec![1; 40] };
+    let ends = |[a, b]: [&str; 2], payload| Ip::new(address(a), address(b), payload);
+    let mut frames = vec![ends(V4, ping), ends(V4, bare), ends(V6, other)];
+    for (addresses, kind) in [(V4, (3, 4)), (V6, (2, 0))] {
+        let [from, to] = addresses.map(address);
+        frames.extend([tcp(addresses), udp(addresses)]);
+        frames.extend([part(udp(addresses), 0), part(udp(addresses), 4)]);
+        for quoted in [tcp(addresses), part(tcp(addresses), 4)] {
+            frames.push(Ip::error(from, to, kind, &quoted, 99));
+        }
+    }
+    let frames: Vec<Vec<u8>> =
+        frames.into_iter().map(|packet| Frame::new(packet).bytes()).collect();
+    for before in &frames {
+        for bytes in &frames {
+            let mut parsed = parse(before).expect("a packet");
+            parse_ethernet(bytes.as_slice(), &mut parsed).expect("a packet");
+            if !parsed.is_error() {
+                parsed.inner = Layer::NONE;
+            }
+            assert_eq!(parsed, parse(bytes).expect("a packet"), "{bytes:?} after {before:?}");
+        }
+    }
 }

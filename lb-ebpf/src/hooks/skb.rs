@@ -8,8 +8,8 @@ use aya_ebpf::bindings::{
     bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room,
-    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_l4_csum_replace, bpf_redirect, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use lb_common::packet::edit::{Rewrite, Store, Sum, SumKind};
 use lb_common::packet::{MAX_SUM, Packet};
@@ -32,6 +32,7 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "N is at most ten")]
     fn words<const N: usize>(&self, offset: u16) -> Option<[u32; N]> {
         let mut words = MaybeUninit::<[u32; N]>::uninit();
         self.load(offset, words.as_mut_ptr().cast(), size_of::<[u32; N]>() as u32)?;
@@ -61,10 +62,9 @@ impl Skb {
     /// Carries out a rewrite.
     #[inline(always)]
     pub(crate) fn rewrite(&self, rewrite: &Rewrite) -> Option<()> {
-        let [l3, pseudo, l4] = &rewrite.sums;
-        self.sum_up(l3)?;
+        let [pseudo, covered] = &rewrite.sums;
         self.sum_up(pseudo)?;
-        self.sum_up(l4)?;
+        self.sum_up(covered)?;
         for store in &rewrite.stores {
             self.put(store)?;
         }
@@ -73,6 +73,7 @@ impl Skb {
 
     /// Exchanges the Ethernet addresses, and sends the frame back where it came from.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "an action has 32 bits")]
     pub(crate) fn send_back(&self, link: Link) -> Option<i32> {
         if link == Link::Ethernet {
             let [a, b, c] = self.words::<3>(0)?;
@@ -144,7 +145,6 @@ impl Skb {
         // SAFETY: the helpers have no preconditions but the program's own context.
         done(unsafe {
             match sum.kind {
-                SumKind::L3 => bpf_l3_csum_replace(self.skb, at, 0, delta, 0),
                 SumKind::Pseudo => {
                     bpf_l4_csum_replace(self.skb, at, 0, delta, udp | u64::from(BPF_F_PSEUDO_HDR))
                 }
@@ -161,6 +161,7 @@ impl Skb {
             0 => Some(()),
             2 => self.store::<2>(store.offset, words, flags),
             4 => self.store::<4>(store.offset, words, flags),
+            12 => self.store::<12>(store.offset, words, flags),
             _ => self.store::<16>(store.offset, words, flags),
         }
     }

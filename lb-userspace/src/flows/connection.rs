@@ -1,6 +1,6 @@
 //! Which entries are one connection's. Pure.
 //!
-//! The key of the reply (`B → c'`) follows from each of the others ([`Flow::reply_key`]), and theirs from the reply. An
+//! The key of the reply (`B → c'`) follows from each of the others (`Flow::reply_key`), and theirs from the reply. An
 //! entry belongs to a connection if both lead to each other: it may also be one of an earlier connection, whose reply or
 //! request was replaced, or of one that lost the rest when a program was stopped half-way.
 

@@ -1,7 +1,7 @@
 //! The flows of the packet path: taking those out of `FLOWS` that are over. See `docs/flows.md`.
 //!
 //! Everything happens on one thread of its own, [`worker`], which sleeps while there are no flows. It lists the table, puts
-//! the entries of each connection together ([`connection`]), decides by [`rules`], and takes out what is over ([`sweep`]).
+//! the entries of each connection together ([`connection`]), decides by [`rules`], and takes out what is over ([`mod@sweep`]).
 
 mod connection;
 mod rules;

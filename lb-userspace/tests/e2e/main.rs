@@ -31,6 +31,7 @@ mod local_sources;
 mod manifests;
 mod names;
 mod node_ports;
+mod outside;
 mod own_sockets;
 mod packets;
 mod reclaim;
@@ -85,6 +86,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         families::tests(),
         node_ports::tests(),
         external::tests(),
+        outside::tests(),
         refusals::tests(),
         sockets::tests(),
         slots::tests(),

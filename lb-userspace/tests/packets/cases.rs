@@ -8,13 +8,14 @@ use lb_common::sim::flows::treat;
 use libtest_mimic::Failed;
 
 use super::capture::{bytes, keep};
-use super::kernel::{Kernel, without_time};
+use super::kernel::Kernel;
 use super::node;
+use super::observed::without_time;
 use super::random::follow;
 
 pub(crate) fn run() -> Result<(), Failed> {
     let failures = node::within(|device| {
-        let mut kernel = Kernel::load(device);
+        let mut kernel = Kernel::load(device, crate::FLOWS);
         // Test runs have a link header.
         let cases = all().into_iter().filter(|case| case.link == Link::Ethernet);
         cases.filter_map(|case| differs(&mut kernel, case)).collect::<Vec<_>>()

@@ -5,26 +5,19 @@ use std::mem::{size_of, transmute_copy};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use lb_common::abi::{
-    Backend, Flow, FlowKey, FragmentKey, FrontendEntry, FrontendKey, Hook, Node, RangeKey, Service,
-    device,
+    Backend, Flow, FrontendEntry, FrontendKey, Hook, Node, RangeKey, Service, device,
 };
 use lb_common::path::{Operation, Reason, counter_index};
 use lb_common::sim::Tables;
-use lb_common::sim::flows::{Arrival, Outcome};
+use lb_common::sim::flows::Arrival;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf"));
 
 /// Slots of a table of `MAGLEV`.
 pub(crate) const MAGLEV_SIZE: usize = 251;
-/// Entries of `FLOWS`.
-const FLOWS: u32 = 65_536;
-
-/// Longest frame that comes out of a test run.
-const LONGEST: usize = 4096;
-
 /// What a counter counts.
 pub(crate) type Count = (Operation, Reason);
 
@@ -41,8 +34,8 @@ pub(crate) struct Kernel {
     ranges: LpmTrie<MapData, [u8; 20], u32>,
     devices: HashMap<MapData, u32, u32>,
     affinity: HashMap<MapData, [u8; 24], [u8; 16]>,
-    flows: HashMap<MapData, [u8; 40], Bytes<{ size_of::<Flow>() }>>,
-    fragments: HashMap<MapData, [u8; 40], [u8; 4]>,
+    pub(super) flows: HashMap<MapData, [u8; 40], Bytes<{ size_of::<Flow>() }>>,
+    pub(super) fragments: HashMap<MapData, [u8; 40], [u8; 4]>,
     stats: PerCpuArray<MapData, u64>,
     /// As they were last.
     counts: BTreeMap<Count, u64>,
@@ -51,20 +44,20 @@ pub(crate) struct Kernel {
 /// Bytes of any number as a map's value.
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Bytes<const N: usize>([u8; N]);
+pub(super) struct Bytes<const N: usize>(pub(super) [u8; N]);
 
 // SAFETY: bytes, without padding and of any value.
 unsafe impl<const N: usize> aya::Pod for Bytes<N> {}
 
 impl Kernel {
-    /// Loads the programs.
-    pub(crate) fn load(device: u32) -> Self {
+    /// Loads the programs, with room for so many entries of `FLOWS`.
+    pub(crate) fn load(device: u32, flows: u32) -> Self {
         let (quiet, size) = (0_u8, u32::try_from(MAGLEV_SIZE).expect("a small one"));
         let mut ebpf = EbpfLoader::new()
             .override_global("AYA_LOG_LEVEL", &quiet, true)
             .override_global("MAGLEV_SIZE", &size, true)
             .map_max_entries("MAGLEV", 16 * size)
-            .map_max_entries("FLOWS", FLOWS)
+            .map_max_entries("FLOWS", flows)
             .load(OBJECT)
             .expect("the object loads (root, and `cargo xtask test` builds it)");
         for name in ["tc_ingress", "tc_egress"] {
@@ -137,84 +130,43 @@ impl Kernel {
         self.backends.set(id, Bytes(bytes(&tables.backends[&id])), 0).expect("room");
     }
 
-    /// What the program does to a frame. `None` if a test run does not take such frames.
-    pub(crate) fn treat(&mut self, hook: Hook, frame: &[u8]) -> Option<Outcome> {
-        let name = match hook {
-            Hook::Ingress => "tc_ingress",
-            Hook::Egress => "tc_egress",
-        };
-        let mut out = vec![0; LONGEST];
+    /// Runs the program on a frame, and so many times on what becomes of it.
+    pub(super) fn run(
+        &mut self,
+        hook: Hook,
+        frame: &[u8],
+        out: Option<&mut [u8]>,
+        repeat: u32,
+    ) -> Option<TestRunResult> {
         // The index of the packet's device, in `struct __sk_buff`.
         let mut context = [0_u8; 192];
         context[40..44].copy_from_slice(&self.device.to_ne_bytes());
         let options = TestRunOptions {
             data_in: Some(frame),
-            data_out: Some(&mut out),
+            data_out: out,
             ctx_in: Some(&context),
+            repeat,
             ..TestRunOptions::default()
         };
-        let result = program(&mut self.ebpf, name).test_run(options).ok()?;
-        out.truncate(result.data_size_out as usize);
-        // `TC_ACT_UNSPEC`, `TC_ACT_SHOT`, `TC_ACT_REDIRECT`
-        match result.return_value {
-            u32::MAX => Some(Outcome::Goes(out)),
-            2 => Some(Outcome::Gone),
-            7 => Some(Outcome::Returns(out)),
-            other => panic!("the program says {other}"),
-        }
+        self.program(hook).test_run(options).ok()
     }
 
-    /// What was counted since this or [`Self::has_counted`] was asked.
-    pub(crate) fn counted(&mut self) -> Vec<Count> {
-        let mut counted = Vec::new();
-        for operation in [Operation::Ingress, Operation::Egress] {
-            for &reason in Reason::ALL {
-                let moved = self.moved((operation, reason));
-                counted.extend(std::iter::repeat_n((operation, reason), moved));
-            }
-        }
-        counted
+    /// The program at this hook.
+    pub(super) fn program(&mut self, hook: Hook) -> &mut SchedClassifier {
+        let name = match hook {
+            Hook::Ingress => "tc_ingress",
+            Hook::Egress => "tc_egress",
+        };
+        program(&mut self.ebpf, name)
     }
 
-    /// Whether this was counted once since it was asked before. Whether anything else was, [`Self::counted`] tells.
-    pub(crate) fn has_counted(&mut self, count: Count) -> bool {
-        self.moved(count) == 1
-    }
-
-    fn moved(&mut self, (operation, reason): Count) -> usize {
+    /// How often this was counted since this was asked before.
+    pub(super) fn moved(&mut self, (operation, reason): Count) -> usize {
         let values = self.stats.get(&counter_index(operation, reason), 0).expect("a counter");
         let now: u64 = values.iter().sum();
         let before = self.counts.insert((operation, reason), now).unwrap_or(0);
         usize::try_from(now - before).expect("a few")
     }
-
-    /// An entry of `FLOWS`, without the time.
-    pub(crate) fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.get(&bytes(key), 0).ok().map(|value| timeless(value.0))
-    }
-
-    /// All of `FLOWS`, without times.
-    pub(crate) fn flows(&self) -> BTreeMap<FlowKey, Flow> {
-        let all = self.flows.iter().map(|entry| entry.expect("a hash can be listed"));
-        all.map(|(key, value)| (from_bytes(key), timeless(value.0))).collect()
-    }
-
-    /// All of `FRAGMENTS`.
-    pub(crate) fn fragments(&self) -> Vec<FragmentKey> {
-        let keys = self.fragments.keys().map(|key| from_bytes(key.expect("it can be listed")));
-        let mut keys: Vec<FragmentKey> = keys.collect();
-        keys.sort_unstable();
-        keys
-    }
-}
-
-/// A flow of which only what does not depend on the clock counts.
-pub(crate) fn without_time(flow: Flow) -> Flow {
-    Flow { last_seen: 0, ..flow }
-}
-
-fn timeless(bytes: [u8; size_of::<Flow>()]) -> Flow {
-    without_time(from_bytes(bytes))
 }
 
 fn program<'e>(ebpf: &'e mut Ebpf, name: &str) -> &'e mut SchedClassifier {
@@ -230,15 +182,8 @@ fn clear<K: aya::Pod, V: aya::Pod>(map: &mut HashMap<MapData, K, V>) {
 }
 
 /// The bytes of a value of the maps, which have no padding.
-fn bytes<T: Copy, const N: usize>(value: &T) -> [u8; N] {
+pub(super) fn bytes<T: Copy, const N: usize>(value: &T) -> [u8; N] {
     const { assert!(size_of::<T>() == N) };
     // SAFETY: as many bytes, all of them written.
     unsafe { transmute_copy(value) }
-}
-
-/// The inverse.
-fn from_bytes<T: Copy, const N: usize>(bytes: [u8; N]) -> T {
-    const { assert!(size_of::<T>() == N) };
-    // SAFETY: as many bytes; the types of the maps have no value that is invalid.
-    unsafe { transmute_copy(&bytes) }
 }

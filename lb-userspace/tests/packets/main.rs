@@ -7,11 +7,15 @@ mod capture;
 mod cases;
 mod kernel;
 mod node;
+mod observed;
 mod random;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+
+/// Entries of `FLOWS`.
+const FLOWS: u32 = 65_536;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();

@@ -1,11 +1,12 @@
 //! Benchmarks: lb and something that people use today, on the same machine in the same run, taking
 //! turns. What counts is the ratio of the two; absolute numbers belong to the machine.
 //!
-//! A scenario is a module with a function that returns a [`Comparison`]; [`pairs`] holds how it is
+//! A scenario is a module with a function that returns [`Comparison`]s; [`pairs`] holds how it is
 //! measured, [`report`] how it is shown.
 
 pub(crate) mod dns;
 mod machine;
+pub(crate) mod packets;
 mod pairs;
 mod report;
 
@@ -23,18 +24,22 @@ use pairs::Comparison;
 pub(crate) enum Scenario {
     /// Answers of the agent's DNS server, against unbound
     Dns,
+    /// The packet path, against nftables
+    Packets,
 }
 
 impl Scenario {
     fn needs(self) -> Vec<setup::Need> {
         match self {
             Self::Dns => setup::for_bench_dns(),
+            Self::Packets => setup::for_bench_packets(),
         }
     }
 
-    fn measure(self, plan: &Plan) -> Result<Comparison> {
+    fn measure(self, plan: &Plan) -> Result<Vec<Comparison>> {
         match self {
-            Self::Dns => dns::measure(plan),
+            Self::Dns => Ok(vec![dns::measure(plan)?]),
+            Self::Packets => packets::measure(plan),
         }
     }
 }
@@ -62,7 +67,8 @@ pub(crate) fn run(scenarios: &[Scenario], quick: bool, self_check: bool) -> Resu
     let plan = Plan { lb, pairs, seconds };
 
     process::catch_interrupts()?;
-    let comparisons: Result<Vec<Comparison>> =
+    let comparisons: Result<Vec<Vec<Comparison>>> =
         scenarios.iter().map(|scenario| scenario.measure(&plan)).collect();
-    report::show(&machine, &comparisons?)
+    let comparisons: Vec<Comparison> = comparisons?.into_iter().flatten().collect();
+    report::show(&machine, &comparisons)
 }

@@ -1,5 +1,6 @@
 //! Real SQL servers and clients in pods.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -95,7 +96,7 @@ impl Server {
         let deadline = Instant::now() + START;
         loop {
             self.process.check_running()?;
-            match Answer::of(&mut query(client, &pod.address.to_string()), client) {
+            match Way::new(client, &pod.address.to_string()).ask() {
                 Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => return Err(error),
                 Err(_) => process::pause()?,
@@ -112,17 +113,56 @@ impl Drop for Server {
     }
 }
 
-/// A query by which one sees which server answers, in `client`'s namespace with the resolver
-/// configuration that is installed for it.
-pub(super) fn query(client: &Pod, host: &str) -> Command {
-    let mut mariadb = Command::new("ip");
-    mariadb
-        .args(["netns", "exec", &client.netns(), "mariadb"])
-        .args(["--no-defaults", "--protocol=tcp", "--user=demo", "--connect-timeout=5"])
-        .args(["--batch", "--skip-column-names"])
-        .arg(format!("--host={host}"))
-        .arg("--execute=SELECT @@hostname, @@bind_address");
-    mariadb
+/// How a client finds a server.
+#[derive(Clone)]
+pub(super) struct Way {
+    /// Who asks.
+    pub(super) client: Pod,
+    /// A name or an address.
+    pub(super) host: String,
+    /// The port, if it is not the usual one.
+    pub(super) port: Option<u16>,
+}
+
+impl Way {
+    /// From this client to this host.
+    pub(super) fn new(client: &Pod, host: &str) -> Self {
+        Self { client: client.clone(), host: host.to_owned(), port: None }
+    }
+
+    /// A query by which one sees which server answers, in the client's namespace with the resolver
+    /// configuration that is installed for it.
+    pub(super) fn query(&self) -> Command {
+        let mut mariadb = Command::new("ip");
+        mariadb
+            .args(["netns", "exec", &self.client.netns(), "mariadb"])
+            .args(["--no-defaults", "--protocol=tcp", "--user=demo", "--connect-timeout=5"])
+            .args(["--batch", "--skip-column-names"])
+            .arg(format!("--host={}", self.host));
+        if let Some(port) = self.port {
+            mariadb.arg(format!("--port={port}"));
+        }
+        mariadb.arg("--execute=SELECT @@hostname, @@bind_address");
+        mariadb
+    }
+
+    /// Asks who answers.
+    pub(super) fn ask(&self) -> Result<Answer> {
+        let mut query = self.query();
+        self.client.place(&mut query)?;
+        let row = process::capture(&mut query)?;
+        let Some((hostname, address)) = row.trim().split_once('\t') else {
+            bail!("expected a host name and an address, the server answered {row:?}");
+        };
+        Ok(Answer { hostname: hostname.to_owned(), address: address.to_owned() })
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
 }
 
 /// Which server answered.
@@ -132,18 +172,6 @@ pub(super) struct Answer {
     pub(super) hostname: String,
     /// The address it listens on.
     pub(super) address: String,
-}
-
-impl Answer {
-    /// Runs a query in the client's pod.
-    pub(super) fn of(query: &mut Command, client: &Pod) -> Result<Self> {
-        client.place(query)?;
-        let row = process::capture(query)?;
-        let Some((hostname, address)) = row.trim().split_once('\t') else {
-            bail!("expected a host name and an address, the server answered {row:?}");
-        };
-        Ok(Self { hostname: hostname.to_owned(), address: address.to_owned() })
-    }
 }
 
 /// The Pod object of a pod with a ready server.

@@ -72,11 +72,23 @@ impl Agent {
 
     /// The first ClusterIP of a Service.
     pub(crate) fn cluster_ip(&self, service: &str) -> Result<IpAddr> {
-        let object = process::capture(&mut self.client(&["get", "svc", service, "-o", "json"]))?;
-        let object: serde_json::Value = serde_json::from_str(&object)
-            .with_context(|| format!("lb get svc {service} -o json gave no JSON: {object}"))?;
+        let object = self.service(service)?;
         let address = object["spec"]["clusterIP"].as_str().unwrap_or_default();
         address.parse().with_context(|| format!("Service {service} has no ClusterIP: {object}"))
+    }
+
+    /// The NodePort of a Service's first port.
+    pub(crate) fn node_port(&self, service: &str) -> Result<u16> {
+        let object = self.service(service)?;
+        let port = object["spec"]["ports"][0]["nodePort"].as_u64();
+        port.and_then(|port| port.try_into().ok())
+            .with_context(|| format!("Service {service} has no NodePort: {object}"))
+    }
+
+    fn service(&self, name: &str) -> Result<serde_json::Value> {
+        let object = process::capture(&mut self.client(&["get", "svc", name, "-o", "json"]))?;
+        serde_json::from_str(&object)
+            .with_context(|| format!("lb get svc {name} -o json gave no JSON: {object}"))
     }
 
     /// Ends the agent, and undoes what it did to the node.

@@ -30,6 +30,15 @@ use pod::Pod;
 
 const NAMESPACES: &str = "/run/netns";
 
+/// The node's device towards a host elsewhere.
+pub(crate) const UPLINK: &str = "uplink";
+/// The network that they share (RFC 5737).
+const HOSTS: &str = "192.0.2.0/24";
+/// The node's address there.
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The other host's.
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
 /// A network, a cgroup and a folder of their own; dropping it removes them.
 pub(crate) struct Stage {
     name: String,
@@ -80,7 +89,48 @@ impl Stage {
         let cgroup = self.cgroup.join(format!("pod-{id}"));
         fs::create_dir(&cgroup).with_context(|| format!("cannot create {}", cgroup.display()))?;
         let namespace = Path::new(NAMESPACES).join(namespace);
-        Ok(Pod { name: name.to_owned(), address, namespace, cgroup })
+        Ok(Pod { name: name.to_owned(), address, namespace, cgroup: Some(cgroup) })
+    }
+
+    /// Adds a host elsewhere, on a network that it shares with `node` only.
+    pub(crate) fn add_host(&self, name: &str, node: &Pod) -> Result<Pod> {
+        let (address, at_node) = (HOST, NODE);
+        let namespace = format!("{}-{name}", self.name);
+        ip(&["netns", "add", &namespace])?;
+        ip(&[
+            "-n",
+            &node.netns(),
+            "link",
+            "add",
+            UPLINK,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            &namespace,
+        ])?;
+        for (namespace, device, address) in
+            [(&node.netns(), UPLINK, at_node), (&namespace, "eth0", address)]
+        {
+            let address = format!("{address}/24");
+            ip(&["-n", namespace, "address", "add", &address, "dev", device])?;
+            ip(&["-n", namespace, "link", "set", device, "up"])?;
+        }
+        ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
+        let mut forward = Command::new("sh");
+        forward.args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
+        node.place(&mut forward)?;
+        process::capture(&mut forward).context("the node cannot be made to forward packets")?;
+        let namespace = Path::new(NAMESPACES).join(namespace);
+        Ok(Pod { name: name.to_owned(), address, namespace, cgroup: None })
+    }
+
+    /// Gives a pod a way to hosts elsewhere, through the node, and to the node's address there.
+    pub(crate) fn route_to_hosts(&self, pod: &Pod, node: &Pod) -> Result<()> {
+        let node = node.address.to_string();
+        ip(&["-n", &pod.netns(), "route", "add", HOSTS, "via", &node])
     }
 
     fn network(&self) -> String {

@@ -1,5 +1,5 @@
 //! A pod, as far as a stage needs one: a network namespace with one address, a cgroup and a host
-//! name.
+//! name. A host elsewhere is the same without a cgroup of the stage.
 
 use std::fs::{File, OpenOptions};
 use std::net::Ipv4Addr;
@@ -20,8 +20,8 @@ pub(crate) struct Pod {
     pub(crate) address: Ipv4Addr,
     /// The file that stands for its network namespace.
     pub(crate) namespace: PathBuf,
-    /// Its cgroup.
-    pub(crate) cgroup: PathBuf,
+    /// Its cgroup; none if it is no pod of the stage's node.
+    pub(crate) cgroup: Option<PathBuf>,
 }
 
 impl Pod {
@@ -34,15 +34,13 @@ impl Pod {
     pub(crate) fn place(&self, command: &mut Command) -> Result<()> {
         let namespace = File::open(&self.namespace)
             .with_context(|| format!("cannot open {}", self.namespace.display()))?;
-        let members = self.cgroup.join("cgroup.procs");
-        let members = OpenOptions::new()
-            .write(true)
-            .open(&members)
-            .with_context(|| format!("cannot open {}", members.display()))?;
+        let members = self.members()?;
         let hostname = self.name.clone();
         let enter = move || {
-            // 0 stands for the process that writes.
-            rustix::io::write(&members, b"0")?;
+            if let Some(members) = &members {
+                // 0 stands for the process that writes.
+                rustix::io::write(members, b"0")?;
+            }
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
             // SAFETY: a UTS namespace holds the host name; no file or thread depends on it.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUTS)? };
@@ -52,5 +50,12 @@ impl Pod {
         // opened and allocated before.
         unsafe { command.pre_exec(enter) };
         Ok(())
+    }
+    /// The file by which processes join the cgroup.
+    fn members(&self) -> Result<Option<File>> {
+        let Some(cgroup) = &self.cgroup else { return Ok(None) };
+        let members = cgroup.join("cgroup.procs");
+        let opened = OpenOptions::new().write(true).open(&members);
+        opened.map(Some).with_context(|| format!("cannot open {}", members.display()))
     }
 }

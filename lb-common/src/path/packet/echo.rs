@@ -2,7 +2,7 @@
 
 use super::super::lookup::entry;
 use super::{PacketTables, Reason, Work, fragment};
-use crate::abi::{FrontendKey, FrontendKind, Hook};
+use crate::abi::{FrontendEntry, FrontendKey, FrontendKind, Hook};
 use crate::packet::{Fragment, ICMP, ICMPV6, Packet};
 
 /// Echo request; the reply is 0 or 129.
@@ -28,7 +28,8 @@ pub(super) fn echo(
     if layer.fragment != Fragment::Later && work.parsed.icmp_type != request {
         return Err(Reason::NotService);
     }
-    let kind = entry(tables, &FrontendKey::of_address(layer.tuple.destination))?.map(|e| e.kind());
+    let kind =
+        entry(tables, &FrontendKey::of_address(layer.tuple.destination))?.map(FrontendEntry::kind);
     match kind {
         Some(FrontendKind::Address | FrontendKind::ExternalAddress) => {}
         Some(

@@ -275,7 +275,7 @@ fn is_ours(tables: &impl PacketTables, work: &Work) -> bool {
 #[expect(clippy::cast_possible_truncation, reason = "ports have 16 bits, and so has their number")]
 fn snat_port(node: &Node, random: u32) -> Option<Port> {
     let (first, count) = (node.snat_first, node.snat_count);
-    let number = first.wrapping_add((u64::from(random) * u64::from(count) >> 32) as u32);
+    let number = first.wrapping_add(((u64::from(random) * u64::from(count)) >> 32) as u32);
     (count != 0).then(|| Port::new(number as u16))
 }
 

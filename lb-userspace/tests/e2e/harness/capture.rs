@@ -14,7 +14,7 @@ use super::netns::Namespace;
 use super::{report, sandbox};
 
 /// Bytes of each packet that are kept.
-const KEPT: usize = 256;
+const KEPT: u32 = 256;
 
 /// A recording that is kept if the test fails.
 pub(crate) struct Capture {
@@ -62,11 +62,11 @@ fn packet_socket() -> io::Result<Socket> {
 fn record(socket: &Socket, file: File, over: &AtomicBool) -> io::Result<()> {
     const ETHERNET: u32 = 1;
     let mut file = BufWriter::new(file);
-    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, KEPT as u32, ETHERNET] {
+    for word in [0xa1b2_c3d4, 0x0004_0002, 0, 0, KEPT, ETHERNET] {
         file.write_all(&word.to_ne_bytes())?;
     }
     while !over.load(Ordering::Relaxed) {
-        let mut packet = [0; KEPT];
+        let mut packet = [0; KEPT as usize];
         match rustix::net::recv(socket, &mut packet, rustix::net::RecvFlags::TRUNC) {
             Ok((kept, length)) => keep(&mut file, &packet[..kept], length)?,
             Err(_) => file.flush()?,
