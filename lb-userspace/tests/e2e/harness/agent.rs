@@ -27,7 +27,7 @@ const PASS_ON: &str = "exec 3<&0 4<&1 0</dev/null 1>&2; \
                        LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=dns:dns exec \"$0\" \"$@\"";
 
 /// Loading and verifying the programs on a busy machine.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 
 /// Where an agent keeps its things.
 #[derive(Clone, Debug)]
