@@ -114,3 +114,33 @@ fn an_endpoint_that_comes_here_from_another_node_gets_another_id_and_no_socket_i
     );
     assert_eq!(became(&mut writer, 1, 1).0, Membership::Member, "the endpoint is there");
 }
+
+/// Service 1, which a load balancer's address leads to from these ranges; all if there are none.
+fn balanced(ranges: &[&str]) -> State {
+    let mut state = state(&[(1, &[1], &[1])]);
+    let wanted = state.get_mut(&id(1)).expect("the service");
+    wanted.frontends.push(frontend(200, 80, FrontendKind::LoadBalancer));
+    wanted.policy.restricted = !ranges.is_empty();
+    wanted.source_ranges = ranges.iter().map(|range| range.parse().expect("a range")).collect();
+    state
+}
+
+#[test]
+fn ranges_change_without_turning_away_whom_both_let_in() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let states = [
+        State::new(),
+        balanced(&["192.0.2.0/24", "198.51.100.0/24"]),
+        balanced(&["192.0.2.1/32"]),
+        balanced(&[]),
+        balanced(&["192.0.2.0/24"]),
+        state(&[(1, &[1], &[1])]),
+        State::new(),
+    ];
+    for pair in states.windows(2) {
+        // What was right before the last change is so no more.
+        writer.grace().expect("the model's grace period");
+        assert!(change(&mut writer, &pair[0], &pair[1]).is_empty());
+        assert_complete(&writer, &pair[1]);
+    }
+}
