@@ -100,19 +100,8 @@ fn warn(spec: &ServiceSpec, warnings: &mut Vec<String>) {
 }
 
 /// What is valid and stored, and does less than Kubernetes promises: said, not quietly left out.
-fn unserved(spec: &ServiceSpec) -> impl Iterator<Item = String> {
-    let type_ = type_of(spec);
-    let is_virtual = !is_headless(spec) && !is_external_name(spec);
-    let inside_only = [
-        ("spec.type: NodePort", type_ == "NodePort"),
-        ("spec.type: LoadBalancer", type_ == "LoadBalancer"),
-        ("spec.externalIPs", is_virtual && spec.external_ips.is_some()),
-    ];
-    let inside_only = inside_only.into_iter().filter(|(_, present)| *present);
+fn unserved(spec: &ServiceSpec) -> Option<String> {
     let ranges = spec.load_balancer_source_ranges.is_some();
-    inside_only.map(|(what, _)| format!("{what} is served for clients on this node only")).chain(
-        ranges.then(|| {
-            "spec.loadBalancerSourceRanges is not applied to clients on this node".to_owned()
-        }),
-    )
+    ranges
+        .then(|| "spec.loadBalancerSourceRanges is not applied to clients on this node".to_owned())
 }
