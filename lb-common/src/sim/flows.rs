@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::{BTreeMap, Tables};
-use crate::abi::{Address, Flow, FlowKey, FragmentKey, FragmentPorts, Hook, RangeKey};
+use crate::abi::{Address, Flow, FlowKey, FragmentKey, FragmentPorts, Hook};
 use crate::maglev;
 use crate::packet::Tuple;
 use crate::path::packet::answer::Answer;
@@ -125,10 +125,7 @@ impl packet::PacketTables for Tables {
     }
 
     fn in_source_range(&self, service: u32, address: Address) -> bool {
-        let wanted = RangeKey { service, address };
-        self.source_ranges
-            .iter()
-            .any(|(service, range)| *service == wanted.service && range.contains(wanted.address))
+        self.source_ranges.iter().any(|(of, range)| *of == service && range.contains(address))
     }
 }
 

@@ -3,12 +3,7 @@
 use std::time::Duration;
 
 use lb_common::abi::protocol;
-
-/// TCP's flags as they lie in the header's byte (RFC 9293, section 3.1).
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
+use lb_common::packet::tcp_flags::{ACK, FIN, RST, SYN};
 
 /// How far a connection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
