@@ -24,6 +24,8 @@ pub enum Origin {
     Applied,
     /// A file in a `--manifests` folder; it leaves with the file.
     File(PathBuf),
+    /// The Kubernetes API, which alone changes it.
+    Cluster,
 }
 
 /// One object on its way in.
@@ -115,7 +117,7 @@ pub struct Status {
 }
 
 /// The agent's process in [`Status`].
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentStatus {
     /// Version of lb.
@@ -126,7 +128,10 @@ pub struct AgentStatus {
     pub node: String,
     /// RFC 3339.
     pub started: String,
-    /// `--service-cidr`.
+    /// Whether it follows a Kubernetes API.
+    #[serde(default)]
+    pub kubernetes: bool,
+    /// `--service-cidr`, or what a cluster says.
     pub service_cidrs: Vec<String>,
     /// `--cluster-domain`: the zone of the Services' names, without a dot at the end.
     pub cluster_domain: String,
@@ -138,7 +143,7 @@ pub struct AgentStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceStatus {
-    /// `manifests` or `applied`.
+    /// `manifests`, or `kubernetes` and a resource.
     pub kind: String,
     /// Folder of manifests.
     pub path: Option<PathBuf>,

@@ -72,7 +72,7 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     let mut line = |label: &str, text: String| writeln!(out, "{label:<16}{text}");
     line("Agent:", format!("lb {}, pid {}, running for {started}", agent.version, agent.pid))?;
     line("Node:", agent.node.clone())?;
-    line("Service CIDR:", agent.service_cidrs.join(", "))?;
+    line("Service CIDR:", service_cidrs(&agent.service_cidrs))?;
     let addresses: Vec<_> = agent.node_port_addresses.iter().map(ToString::to_string).collect();
     line(
         "NodePorts on:",
@@ -87,7 +87,7 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
             counted(counts.endpoint_slices, "endpointslice")
         ),
     )?;
-    for (n, text) in names_lines(status.dns.as_ref()).into_iter().enumerate() {
+    for (n, text) in names_lines(status).into_iter().enumerate() {
         line(if n == 0 { "Names:" } else { "" }, text)?;
     }
     for (n, text) in health_lines(&status.health_checks).into_iter().enumerate() {
@@ -129,8 +129,20 @@ fn summary(status: &Status, now: Timestamp, out: &mut Out) -> Result<()> {
     Ok(())
 }
 
-fn names_lines(status: Option<&dns::Status>) -> Vec<String> {
-    let Some(dns) = status else { return vec!["not answered (--no-dns)".to_owned()] };
+fn service_cidrs(ranges: &[String]) -> String {
+    if ranges.is_empty() {
+        return "none known; addresses without a Service are let pass".to_owned();
+    }
+    ranges.join(", ")
+}
+
+fn names_lines(status: &Status) -> Vec<String> {
+    let Some(dns) = &status.dns else {
+        if status.agent.kubernetes {
+            return vec!["left to the cluster's DNS".to_owned()];
+        }
+        return vec!["not answered (--no-dns)".to_owned()];
+    };
     let list = |all: &[String]| all.join(", ");
     let vips: Vec<_> = dns.cluster_ips.iter().map(ToString::to_string).collect();
     let at = if vips.is_empty() { "no ClusterIP".to_owned() } else { list(&vips) };
@@ -311,6 +323,7 @@ mod tests {
                 pid: 7,
                 node: "n1".into(),
                 started: "2026-11-22T11:00:00Z".into(),
+                kubernetes: false,
                 service_cidrs: vec!["10.96.0.0/12".into()],
                 cluster_domain: "cluster.local".into(),
                 node_port_addresses: ["10.0.0.1", "::1"]

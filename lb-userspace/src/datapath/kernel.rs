@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError};
+use ipnet::IpNet;
 use lb_common::abi::{
     Address, Backend, Cidr, FrontendEntry, FrontendKey, Life, List, Node, OriginSlot, Policy, Run,
     Service,
@@ -313,8 +314,12 @@ fn range_of(key: &Key<[u8; 20]>) -> (u32, SourceRange) {
     (u32::from_ne_bytes([a, b, c, d]), range)
 }
 
-/// A range as the programs compare it.
-pub(super) fn cidr(net: &ipnet::IpNet) -> Cidr {
+/// Ranges as the programs compare them: as few as say the same.
+pub(super) fn cidrs(nets: &[IpNet]) -> Vec<Cidr> {
+    IpNet::aggregate(&nets.to_vec()).iter().map(cidr).collect()
+}
+
+fn cidr(net: &IpNet) -> Cidr {
     let v4_in_v6 = if net.addr().is_ipv4() { 96 } else { 0 };
     Cidr::new(Address::from(net.network()), net.prefix_len() + v4_in_v6)
 }

@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, PerCpuArray};
 use ipnet::IpNet;
-use lb_common::abi::{Address, Cidr, Port};
+use lb_common::abi::{Address, Port};
 use lb_common::path::{Operation, Reason, counter_index};
 use serde::{Deserialize, Serialize};
 
@@ -78,8 +78,9 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// cgroup v2 directory whose processes are served.
     pub cgroup: PathBuf,
-    /// Ranges in which an unallocated address is unreachable.
-    pub service_cidrs: Vec<IpNet>,
+    /// Ranges in which an unallocated address is unreachable; `None` leaves them as an earlier agent
+    /// knew them.
+    pub service_cidrs: Option<Vec<IpNet>>,
     /// cgroups whose processes are left alone, as they are at start.
     pub exempt: Vec<ExemptCgroup>,
     /// How many entries the tables have.
@@ -132,8 +133,9 @@ impl Datapath {
         let sockets = Some(SocketTables::new(&mut loaded)?);
         let flows = Some(Flows::new(&mut loaded)?);
         let mut maps = KernelMaps::new(&mut loaded)?;
-        let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
-        maps.store_service_cidrs(&cidrs)?;
+        if let Some(cidrs) = &config.service_cidrs {
+            maps.store_service_cidrs(&kernel::cidrs(cidrs))?;
+        }
         match host::netns_cookie() {
             Ok(cookie) => maps.store_netns(cookie),
             Err(error) => loaded.limits.push(format!(
@@ -191,6 +193,15 @@ impl Datapath {
             Some(error) => tracing::error!("self-test: {error}"),
         }
         SelfTest { ok: error.is_none(), error }
+    }
+
+    /// Makes addresses without a Service unreachable in these ranges, and in no others any more.
+    ///
+    /// # Errors
+    ///
+    /// If they are too many; then nothing changes.
+    pub fn service_cidrs(&mut self, cidrs: &[IpNet]) -> Result<()> {
+        self.writer.maps.store_service_cidrs(&kernel::cidrs(cidrs))
     }
 
     /// Leaves the processes of these cgroups alone, and of no others any more. Connections that

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Config;
 use super::sink::Sink;
-use super::thread::Command;
+use super::thread::{Command, Queued};
 use crate::api::types::WatchChange;
 use crate::datapath;
 use crate::object::Kind;
@@ -34,7 +34,7 @@ impl Closing {
     pub(super) fn start(
         config: &Config,
         sink: &mut impl Sink,
-        engine: mpsc::WeakSender<Command>,
+        engine: mpsc::WeakSender<Queued>,
     ) -> anyhow::Result<Self> {
         let Some(tables) = sink.take_sockets() else { return Ok(Self::default()) };
         let limits = sockets::limits().unwrap_or_else(|error| {
@@ -42,7 +42,10 @@ impl Closing {
         });
         let judge = Box::new(move |peers, close_tcp| {
             let (reply, answer) = oneshot::channel();
-            engine.upgrade()?.blocking_send(Command::Judge { peers, close_tcp, reply }).ok()?;
+            engine
+                .upgrade()?
+                .blocking_send(Queued::new(Command::Judge { peers, close_tcp, reply }))
+                .ok()?;
             answer.blocking_recv().ok()
         });
         let handle = sockets::start(config.sockets, tables, judge);

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::attempt::{Attempt, Heirs, Read, give_up};
+use super::clock::Clock;
 use super::closing::Closing;
+use super::cluster::{FOLLOWS, Notice, Observed, Shortfalls};
 use super::files::Files;
 use super::sink::Sink;
 use super::thread::Watched;
@@ -29,11 +31,12 @@ use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
 use crate::plan::{HealthCheck, NodePortAddresses, ServicePortId};
 use crate::sockets::{Cause, CloseReply, CloseRequest, DeadPeer, Facts};
-use crate::store::{CommitError, Committed, Store};
+use crate::store::{Authority, CommitError, Committed, Store, review};
 
 /// Store, plan and datapath.
 #[derive(Debug)]
 pub(super) struct Core<S> {
+    authority: Authority,
     store: Store,
     sink: S,
     agent: AgentStatus,
@@ -44,6 +47,8 @@ pub(super) struct Core<S> {
     /// What the sink cannot make at present, and why; it tries again with every call.
     unserved: BTreeMap<Key, BTreeMap<ServicePortId, String>>,
     files: Files,
+    shortfalls: Shortfalls,
+    clock: Clock,
     sources: BTreeMap<(String, Option<PathBuf>), SourceStatus>,
     /// How many sources have not synced yet.
     awaited: usize,
@@ -71,11 +76,13 @@ impl<S: Sink> Core<S> {
             pid: std::process::id(),
             node: config.node_name.clone(),
             started: Timestamp::now().to_string(),
+            kubernetes: config.authority == Authority::Cluster,
             service_cidrs: config.service_cidrs.iter().map(ToString::to_string).collect(),
             cluster_domain: config.zones.domain(),
             node_port_addresses: Vec::new(),
         };
         let mut core = Self {
+            authority: config.authority,
             store,
             sink,
             agent,
@@ -83,6 +90,8 @@ impl<S: Sink> Core<S> {
             nodeport_addresses: config.nodeport_addresses.clone(),
             unserved: BTreeMap::new(),
             files: Files::default(),
+            shortfalls: Shortfalls::new(config.notices.clone()),
+            clock: Clock::new(config.metrics.clone()),
             sources: BTreeMap::new(),
             awaited: config.sources,
             watchers: Watchers::default(),
@@ -92,7 +101,10 @@ impl<S: Sink> Core<S> {
             checks: config.checks.clone(),
             _healthy: config.checks.healthy(),
         };
-        core.checks.set(core.health_checks(core.store.services()));
+        // In a cluster, what was so when an earlier agent ended counts while its maps serve.
+        if core.authority == Authority::Agent || core.sink.has_adopted() {
+            core.checks.set(core.health_checks(core.store.services()));
+        }
         core.zones.set(core.names(core.store.services()));
         core.node_addresses(&config.node_addresses);
         // What files said last may not have reached the disk before the earlier agent was killed, but
@@ -111,7 +123,72 @@ impl<S: Sink> Core<S> {
         self.serve(&all);
     }
 
+    /// Objects as the Kubernetes API has them.
+    pub(super) fn observe(&mut self, changes: Vec<Observed>) {
+        let mut triggers = Vec::new();
+        let mut batch = self.store.batch();
+        for change in changes {
+            match change {
+                Observed::Is(object) => {
+                    self.shortfalls.set(&object.key(), review(&object));
+                    if batch.observe(&object) {
+                        triggers.extend(self.clock.trigger(&object));
+                    }
+                }
+                Observed::Gone(key) => {
+                    self.shortfalls.forget(&key);
+                    batch.forget(&key);
+                }
+            }
+        }
+        let result = batch.commit();
+        self.finish(Vec::new(), result);
+        self.checks.set_leaving(self.store.is_leaving());
+        if !self.holds() {
+            triggers.into_iter().for_each(|trigger| self.clock.programmed(trigger));
+        }
+    }
+
+    /// A command begins that has waited since then.
+    pub(super) fn begin(&mut self, since: Instant) {
+        self.checks.pulse().begin(since);
+        self.clock.begin(since);
+    }
+
+    /// It is done.
+    pub(super) fn end(&mut self) {
+        self.checks.pulse().end();
+    }
+
+    /// All objects of a kind have been observed since a list of it was begun: these.
+    pub(super) fn listed(&mut self, kind: Kind, present: &BTreeSet<Key>) {
+        let gone = self.store.keys(kind).filter(|key| !present.contains(*key));
+        let gone = gone.cloned().map(Observed::Gone).collect();
+        self.observe(gone);
+    }
+
+    pub(super) fn service_cidrs(&mut self, cidrs: &[IpNet]) {
+        match self.sink.service_cidrs(cidrs) {
+            Ok(()) => self.agent.service_cidrs = cidrs.iter().map(ToString::to_string).collect(),
+            Err(error) => tracing::error!("service CIDRs: {error:#}; those before stay"),
+        }
+    }
+
+    /// Whether nothing is served anew: until all objects of a cluster were observed once, Services
+    /// would seem to have no endpoints.
+    fn holds(&self) -> bool {
+        self.authority == Authority::Cluster && self.awaited > 0
+    }
+
     pub(super) fn apply(&mut self, objects: Vec<Submitted>, dry_run: bool) -> Vec<Outcome> {
+        if self.authority == Authority::Cluster {
+            let refused = || Outcome {
+                key: None,
+                result: Verdict::Refused(FOLLOWS.to_owned()),
+                warnings: Vec::new(),
+            };
+            return objects.iter().map(|_| refused()).collect();
+        }
         let mut batch = self.store.batch();
         let origin = Arc::new(Origin::Applied);
         let admit = |submitted: Submitted| Attempt::admit(&mut batch, &origin, submitted, false);
@@ -195,6 +272,7 @@ impl<S: Sink> Core<S> {
                     free.push(key.clone());
                     Verdict::Deleted
                 }
+                Some(Origin::Cluster) => Verdict::Refused(FOLLOWS.to_owned()),
                 Some(origin @ Origin::File(_)) => Verdict::Refused(format!(
                     "{key} is defined by {}; remove it there, or it would come back",
                     describe(origin)
@@ -249,7 +327,12 @@ impl<S: Sink> Core<S> {
             dns: None,
             health_checks: self.checks.status(),
             sources: self.sources.values().cloned().collect(),
-            refused: self.files.refused().chain(unserved).collect(),
+            refused: self
+                .files
+                .refused()
+                .chain(self.shortfalls.refused())
+                .chain(unserved)
+                .collect(),
             objects: self.store.counts(),
         }
     }
@@ -321,7 +404,7 @@ impl<S: Sink> Core<S> {
         }
         self.files.drop_clean();
         self.finish(Vec::new(), result);
-        if self.sink.has_adopted() {
+        if self.sink.has_adopted() || self.authority == Authority::Cluster {
             self.serve_all();
         }
         self.sink.prune();
@@ -330,6 +413,7 @@ impl<S: Sink> Core<S> {
         self.serve(&BTreeSet::new());
         // An earlier agent may have been killed before it had closed what it should.
         self.closing.deaths();
+        self.checks.pulse().synced();
     }
 
     /// Shows a batch to the kernel and to those who watch; a failed one to those who sent it.
@@ -361,7 +445,9 @@ impl<S: Sink> Core<S> {
     }
 
     fn show(&mut self, committed: &Committed) {
+        let begun = Instant::now();
         self.serve(&committed.affected);
+        self.clock.made(committed, begun);
         self.closing.note(committed);
         self.watchers.publish(committed, &self.store);
     }
@@ -389,8 +475,9 @@ impl<S: Sink> Core<S> {
         }
     }
 
-    /// What the names of `services` lead to.
+    /// What the names of `services` lead to. In a cluster, others answer for them.
     fn names<'k>(&self, services: impl Iterator<Item = &'k Key>) -> Vec<(&'k Key, Option<Names>)> {
+        let services = services.filter(|_| self.authority == Authority::Agent);
         services.map(|key| (key, self.store.names(key))).collect()
     }
 
@@ -405,6 +492,9 @@ impl<S: Sink> Core<S> {
     /// Plans `services` and hands the plans over. Names that go do so before what they lead to, names
     /// that come or change follow it.
     fn serve(&mut self, services: &BTreeSet<Key>) {
+        if self.holds() {
+            return;
+        }
         let (come, gone): (Vec<_>, Vec<_>) =
             self.names(services.iter()).into_iter().partition(|(_, names)| names.is_some());
         self.zones.set(gone);
@@ -450,6 +540,8 @@ impl<S: Sink> Core<S> {
                 before.get(key).into_iter().flat_map(BTreeMap::values).collect();
             for message in distinct(ports).difference(&known) {
                 tracing::error!("{key} in namespace {}: {message}", key.namespace);
+                let (key, message) = (key.clone(), (*message).clone());
+                self.shortfalls.tell(Notice { key, message, here: true });
             }
         }
     }

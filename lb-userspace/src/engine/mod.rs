@@ -3,7 +3,9 @@
 //! A command's road: [`Engine`] → queue → [`thread`] → [`core::Core`] → store, plan, [`Sink`] → reply.
 
 mod attempt;
+mod clock;
 mod closing;
+mod cluster;
 mod core;
 mod files;
 mod sink;
@@ -23,6 +25,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::closing::Closing;
+pub use self::cluster::{Notice, Observed};
 use self::core::Core;
 use crate::api::types::{
     AgentStatus, CloseReport, ObjectCounts, Origin, Outcome, SourceStatus, Status, Submitted,
@@ -34,13 +37,14 @@ use crate::flows::{self, Lifetimes};
 use crate::health::{self, Checks};
 use crate::host::ExemptCgroup;
 use crate::object::{Key, Kind};
+use crate::observe::SyncMetrics;
 use crate::plan::Algorithm;
 use crate::sockets::{self, CloseRequest};
 use crate::source;
-use crate::store::Store;
 use crate::store::allocate::Pools;
+use crate::store::{Authority, Store};
 use sink::Sink;
-use thread::Command;
+use thread::{Command, Queued};
 
 /// Commands that may wait. More than that, and whoever sends waits too.
 const QUEUE: usize = 256;
@@ -52,6 +56,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Pins, cgroup, ranges.
     pub datapath: datapath::Config,
+    /// Who decides what objects there are.
+    pub authority: Authority,
     /// `--service-cidr`; at most one of each family.
     pub service_cidrs: Vec<IpNet>,
     /// This node.
@@ -74,12 +80,16 @@ pub struct Config {
     pub checks: Checks,
     /// Number of sources that must sync before anything is pruned.
     pub sources: usize,
+    /// Who is to hear what of an object is not served.
+    pub notices: Option<mpsc::Sender<Notice>>,
+    /// Where it is told how long changes take.
+    pub metrics: SyncMetrics,
 }
 
 /// Sends work to the engine's thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    queue: mpsc::Sender<Command>,
+    queue: mpsc::Sender<Queued>,
 }
 
 impl Engine {
@@ -99,9 +109,15 @@ impl Engine {
         // The thread that closes sockets does not keep the engine from stopping.
         let asking = queue.downgrade();
         let start = move || {
-            let pools = Pools::new(&config.service_cidrs).context("--service-cidr")?;
             // The store first: it says if another agent is at work, before the kernel is touched.
-            let mut store = Store::open(&config.state_dir, &config.node_name, pools)?;
+            let (folder, node) = (&config.state_dir, &config.node_name);
+            let mut store = match config.authority {
+                Authority::Agent => {
+                    let pools = Pools::new(&config.service_cidrs).context("--service-cidr")?;
+                    Store::open(folder, node, pools)?
+                }
+                Authority::Cluster => Store::open_copy(folder, node)?,
+            };
             store.set_proxy_name(config.service_proxy_name.as_deref());
             store.set_algorithm(config.algorithm);
             let mut sink = open()?;
@@ -135,6 +151,21 @@ impl Engine {
         let count = objects.len();
         let asked = self.ask(|reply| Command::ReplaceFile { path, objects, problems, reply }).await;
         asked.unwrap_or_else(|| vec![stopped(None); count])
+    }
+
+    /// Objects that the Kubernetes API changed, in order.
+    pub async fn observe(&self, changes: Vec<Observed>) {
+        self.ask(|reply| Command::Observe { changes, reply }).await.unwrap_or_default();
+    }
+
+    /// The Kubernetes API has listed all objects of a kind: what is not `present` is gone.
+    pub async fn listed(&self, kind: Kind, present: BTreeSet<Key>) {
+        self.ask(|reply| Command::Listed { kind, present, reply }).await.unwrap_or_default();
+    }
+
+    /// The ranges in which an address without a Service is unreachable, in place of those before.
+    pub async fn service_cidrs(&self, cidrs: Vec<IpNet>) {
+        self.ask(|reply| Command::ServiceCidrs { cidrs, reply }).await.unwrap_or_default();
     }
 
     /// A source's state. When every source has synced once, objects of files that are gone are
@@ -204,11 +235,7 @@ impl Engine {
             agent: AgentStatus {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 pid: std::process::id(),
-                node: String::new(),
-                started: String::new(),
-                service_cidrs: Vec::new(),
-                cluster_domain: String::new(),
-                node_port_addresses: Vec::new(),
+                ..AgentStatus::default()
             },
             datapath: datapath::Status::default(),
             sockets: sockets::Status::default(),
@@ -230,7 +257,7 @@ impl Engine {
     /// `None` if the engine was stopped.
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.queue.send(command(reply)).await.ok()?;
+        self.queue.send(Queued::new(command(reply))).await.ok()?;
         answer.await.ok()
     }
 }
@@ -248,5 +275,6 @@ pub fn describe(origin: &Origin) -> String {
             format!("{} (`lb agent --no-dns` does without it)", source::OWN)
         }
         Origin::File(path) => path.display().to_string(),
+        Origin::Cluster => "the Kubernetes API".to_owned(),
     }
 }

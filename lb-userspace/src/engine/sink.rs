@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use lb_common::abi::{Address, Port};
 
 use crate::datapath::{Change, Datapath, Devices, Flows, Refused, SocketTables, Status};
@@ -19,6 +20,10 @@ pub(super) trait Sink: 'static {
     fn prune(&mut self);
     /// As [`Datapath::exempt`].
     fn exempt(&mut self, cgroups: Vec<ExemptCgroup>);
+    /// As [`Datapath::service_cidrs`]. The engine's own tests have none.
+    fn service_cidrs(&mut self, _: &[IpNet]) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// As [`Datapath::devices`]. The engine's own tests have none.
     fn devices(&mut self, _: Devices) {}
     /// As [`Datapath::upkeep`].
@@ -65,6 +70,10 @@ impl Sink for Datapath {
 
     fn exempt(&mut self, cgroups: Vec<ExemptCgroup>) {
         Self::exempt(self, cgroups);
+    }
+
+    fn service_cidrs(&mut self, cidrs: &[IpNet]) -> anyhow::Result<()> {
+        Self::service_cidrs(self, cidrs)
     }
 
     fn devices(&mut self, devices: Devices) {

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc as std_mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::cluster::Observed;
 use super::core::Core;
 use super::sink::Sink;
 use crate::api::types::{Outcome, SourceStatus, Status, Submitted, WatchEvent};
@@ -40,6 +42,21 @@ pub(super) enum Command {
     },
     Source {
         status: SourceStatus,
+        reply: oneshot::Sender<()>,
+    },
+    /// Objects as the Kubernetes API has them.
+    Observe {
+        changes: Vec<Observed>,
+        reply: oneshot::Sender<()>,
+    },
+    /// The Kubernetes API has listed all objects of a kind.
+    Listed {
+        kind: Kind,
+        present: BTreeSet<Key>,
+        reply: oneshot::Sender<()>,
+    },
+    ServiceCidrs {
+        cidrs: Vec<IpNet>,
         reply: oneshot::Sender<()>,
     },
     NodeAddresses {
@@ -88,11 +105,25 @@ pub(super) enum Command {
     },
 }
 
+/// A command on its way.
+#[derive(Debug)]
+pub(super) struct Queued {
+    since: Instant,
+    command: Command,
+}
+
+impl Queued {
+    /// Sent now.
+    pub(super) fn new(command: Command) -> Self {
+        Self { since: Instant::now(), command }
+    }
+}
+
 /// Starts the thread. `report` hears whether `start` succeeded.
 pub(super) fn spawn<S: Sink>(
     start: impl FnOnce() -> anyhow::Result<Core<S>> + Send + 'static,
     report: std_mpsc::Sender<anyhow::Result<()>>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Queued>,
 ) -> anyhow::Result<()> {
     let body = move || match start() {
         Ok(core) => {
@@ -115,7 +146,7 @@ pub(super) fn spawn<S: Sink>(
     Ok(())
 }
 
-fn run<S: Sink>(mut core: Core<S>, mut commands: mpsc::Receiver<Command>) {
+fn run<S: Sink>(mut core: Core<S>, mut commands: mpsc::Receiver<Queued>) {
     let timer = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let timer = timer.expect("a runtime with nothing but a clock");
     loop {
@@ -134,8 +165,11 @@ fn run<S: Sink>(mut core: Core<S>, mut commands: mpsc::Receiver<Command>) {
             commands.blocking_recv()
         };
         // No handle is left, or one said stop.
-        let Some(command) = next else { break };
-        if let Some(last) = execute(&mut core, command) {
+        let Some(Queued { since, command }) = next else { break };
+        core.begin(since);
+        let last = execute(&mut core, command);
+        core.end();
+        if let Some(last) = last {
             core.flush();
             drop(core);
             last.send(()).ok();
@@ -157,6 +191,18 @@ fn execute<S: Sink>(core: &mut Core<S>, command: Command) -> Option<oneshot::Sen
         }
         Command::Source { status, reply } => {
             core.source(status);
+            reply.send(()).ok();
+        }
+        Command::Observe { changes, reply } => {
+            core.observe(changes);
+            reply.send(()).ok();
+        }
+        Command::Listed { kind, present, reply } => {
+            core.listed(kind, &present);
+            reply.send(()).ok();
+        }
+        Command::ServiceCidrs { cidrs, reply } => {
+            core.service_cidrs(&cidrs);
             reply.send(()).ok();
         }
         Command::NodeAddresses { addresses, reply } => {

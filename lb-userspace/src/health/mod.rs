@@ -1,9 +1,14 @@
-//! `healthCheckNodePort`: load balancers elsewhere ask this node whether it has endpoints of a Service,
-//! and send their clients to nodes that have (`externalTrafficPolicy: Local`).
+//! What others hear when they ask whether this node works.
 //!
-//! An answer's road: [`server`] → [`Checks`], which the engine keeps in step with its objects. As in
-//! kube-proxy, `pkg/proxy/healthcheck/service_health.go`.
+//! `healthCheckNodePort`: load balancers elsewhere ask this node whether it has endpoints of a Service,
+//! and send their clients to nodes that have (`externalTrafficPolicy: Local`). An answer's road:
+//! [`server`] → [`Checks`], which the engine keeps in step with its objects. As in kube-proxy,
+//! `pkg/proxy/healthcheck/service_health.go`.
+//!
+//! The agent as a whole: [`endpoint`] → [`Checks::is_healthy`], by the engine's [`pulse`].
 
+mod endpoint;
+mod pulse;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,12 +20,17 @@ use tokio::sync::watch;
 
 use crate::object::Key;
 use crate::plan::{Family, HealthCheck};
+pub use endpoint::{PORT, serve};
+pub use pulse::Pulse;
 pub use server::run;
 
 /// What is asked for, and what is answered; shared between the engine and those who answer. Cheap to
 /// clone.
 #[derive(Clone, Debug, Default)]
-pub struct Checks(Arc<watch::Sender<Table>>);
+pub struct Checks {
+    table: Arc<watch::Sender<Table>>,
+    pulse: Pulse,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -33,6 +43,8 @@ struct Table {
     problems: BTreeMap<SocketAddr, String>,
     /// [`Checks::is_healthy`]
     healthy: bool,
+    /// [`Checks::set_leaving`]
+    leaving: bool,
 }
 
 /// The health checks' part of `lb status`.
@@ -66,14 +78,14 @@ pub struct Healthy(Checks);
 
 impl Drop for Healthy {
     fn drop(&mut self) {
-        self.0.0.send_modify(|table| table.healthy = false);
+        self.0.table.send_modify(|table| table.healthy = false);
     }
 }
 
 impl Checks {
     /// Sets or removes the checks of Services. The next answer shows it.
     pub fn set(&self, services: Vec<(&Key, Option<HealthCheck>)>) {
-        self.0.send_if_modified(|table| {
+        self.table.send_if_modified(|table| {
             let before = table.ports.clone();
             for (key, _) in &services {
                 if let Some(gone) = table.services.remove(*key) {
@@ -93,7 +105,7 @@ impl Checks {
 
     /// Sets the addresses at which is listened; unspecified ones stand for all of their family.
     pub fn set_addresses(&self, addresses: Vec<IpAddr>) {
-        self.0.send_if_modified(|table| {
+        self.table.send_if_modified(|table| {
             let changed = table.addresses != addresses;
             table.addresses = addresses;
             changed
@@ -102,26 +114,43 @@ impl Checks {
 
     /// The agent does its work until the guard is dropped.
     pub fn healthy(&self) -> Healthy {
-        self.0.send_modify(|table| table.healthy = true);
+        self.table.send_modify(|table| table.healthy = true);
         Healthy(self.clone())
+    }
+
+    /// Whether this node is being deleted, so that nothing should be sent to it any more.
+    pub fn set_leaving(&self, leaving: bool) {
+        self.table.send_if_modified(|table| {
+            table.leaving = leaving;
+            false
+        });
     }
 
     /// What `lb status` shows.
     pub fn status(&self) -> Status {
-        let table = self.0.borrow();
+        let table = self.table.borrow();
         let problems = table.problems.iter().map(|(at, why)| table.problem(*at, why)).collect();
         Status { ports: table.ports.len(), problems }
     }
 
+    /// Where the engine tells how far it is.
+    pub const fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     /// Whether the agent does its work: the one place that says so.
     fn is_healthy(&self) -> bool {
-        self.0.borrow().healthy
+        self.table.borrow().healthy && self.pulse.keeps_up()
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.table.borrow().leaving
     }
 
     /// What is to be answered at a port to who asks by `family`; `None` if no Service has it any more.
     fn answer(&self, port: u16, family: Family) -> Option<Answer> {
         let healthy = self.is_healthy();
-        let table = self.0.borrow();
+        let table = self.table.borrow();
         let key = table.ports.get(&port)?;
         Some(Answer {
             service: ServiceName {
@@ -135,7 +164,7 @@ impl Checks {
 
     /// Where is to be listened.
     fn places(&self) -> BTreeSet<SocketAddr> {
-        let table = self.0.borrow();
+        let table = self.table.borrow();
         let at = |port: &u16| {
             let port = *port;
             table.addresses.iter().map(move |address| SocketAddr::new(*address, port))
@@ -145,7 +174,7 @@ impl Checks {
 
     /// Where it cannot be, and why. Those that are new are logged.
     fn set_problems(&self, problems: BTreeMap<SocketAddr, String>) {
-        self.0.send_if_modified(|table| {
+        self.table.send_if_modified(|table| {
             for (at, why) in &problems {
                 if table.problems.get(at) != Some(why) {
                     tracing::warn!("{}", table.problem(*at, why));
@@ -212,7 +241,7 @@ mod tests {
     fn those_who_listen_are_woken_for_ports_and_addresses_alone() {
         let checks = Checks::default();
         let a = key("a");
-        let mut changes = checks.0.subscribe();
+        let mut changes = checks.table.subscribe();
         let mut woken = move || {
             let changed = changes.has_changed().expect("the sender lives");
             changes.mark_unchanged();

@@ -67,7 +67,7 @@ impl Server {
     }
 
     async fn follow(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
-        let mut changes = self.checks.0.subscribe();
+        let mut changes = self.checks.table.subscribe();
         loop {
             changes.mark_unchanged();
             let all_open = self.settle().await;

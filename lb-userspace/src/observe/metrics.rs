@@ -16,7 +16,11 @@ use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::SyncMetrics;
 use crate::dns;
+
+/// kube-proxy's default port of `--metrics-bind-address`.
+pub const PORT: u16 = 10_249;
 
 /// The media type of OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -27,13 +31,15 @@ pub struct Metrics(Arc<Registry>);
 
 impl Metrics {
     /// The counters of an agent with these parts.
-    pub fn new(dns: Option<&dns::Monitor>) -> Self {
-        let mut registry = Registry::with_prefix("lb");
+    pub fn new(sync: &SyncMetrics, dns: Option<&dns::Monitor>) -> Self {
+        let mut registry = Registry::default();
+        let own = registry.sub_registry_with_prefix("lb");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "What this agent is", version);
+        own.register("build", "What this agent is", version);
         if let Some(dns) = dns {
-            dns.register(&mut registry);
+            dns.register(own);
         }
+        sync.register(registry.sub_registry_with_prefix("kubeproxy"));
         Self(Arc::new(registry))
     }
 

@@ -9,6 +9,7 @@ mod events;
 mod exempt;
 mod file;
 mod folder;
+pub mod kubernetes;
 mod local_sources;
 mod manifests;
 mod route;

@@ -126,6 +126,40 @@ impl<'s> Batch<'s> {
         Ok((verdict, admitted.warnings))
     }
 
+    /// Takes an object as the Kubernetes API has it, without a question. False if it is known so.
+    pub fn observe(&mut self, object: &Object) -> bool {
+        let key = self.store.converter.key(&object.key());
+        let before = self.known(&key);
+        let body = Bytes::from(encode(object));
+        if before.as_ref() == Some(&body) {
+            return false;
+        }
+        let model = self.store.converter.model(&key, object);
+        let after = Some((Arc::clone(&self.store.observed), body, model));
+        self.staged(key, before).after = after;
+        true
+    }
+
+    /// Forgets an object that the Kubernetes API has no more. False if there is none.
+    pub fn forget(&mut self, key: &Key) -> bool {
+        let staged = self.staged.get(key).map(|staged| staged.after.is_some());
+        let exists = staged.unwrap_or_else(|| self.store.tables.get(key).is_some());
+        if exists {
+            let before = self.known(key);
+            self.staged(key.clone(), before).after = None;
+        }
+        exists
+    }
+
+    /// The stored form of an object that can be had again elsewhere: unreadable, it is as good as new.
+    fn known(&mut self, key: &Key) -> Option<Bytes> {
+        let known = self.current(key).unwrap_or_else(|error| {
+            tracing::error!("{key} in namespace {}: {error}", key.namespace);
+            None
+        });
+        known.map(|(_, body)| body)
+    }
+
     /// Deletes an object, whoever brought it. False if there is none.
     pub fn remove(&mut self, key: &Key) -> Result<bool, Refusal> {
         let Some((owner, body)) = self.current(key)? else { return Ok(false) };

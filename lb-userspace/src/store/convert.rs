@@ -10,9 +10,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::external::{External, annotation};
 use super::intern::{Interner, Labels};
 use super::model::{
-    ALGORITHM_ANNOTATION, Conditions, Distribution, Endpoint, Hints, Hostname, Model, Node, Pod,
-    PodPort, SERVICE_NAME_LABEL, SERVICE_PROXY_NAME_LABEL, Service, ServicePort, ServiceType,
-    Slice, SlicePort, Target, ZONE_LABEL,
+    ALGORITHM_ANNOTATION, Conditions, Distribution, Endpoint, Hints, Hostname, LEAVING_TAINT,
+    Model, Node, Pod, PodPort, SERVICE_NAME_LABEL, SERVICE_PROXY_NAME_LABEL, Service, ServicePort,
+    ServiceType, Slice, SlicePort, Target, ZONE_LABEL,
 };
 use crate::object::{Key, Object};
 use crate::plan::{Family, Protocol};
@@ -24,12 +24,12 @@ const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 #[derive(Debug)]
 pub(super) struct Converter {
     interner: Interner,
-    /// Where a standalone Pod or endpoint without a node runs.
+    /// Where a Pod or endpoint without a node runs.
     node: Arc<str>,
 }
 
 impl Converter {
-    /// For an agent on `node`.
+    /// `node` is where a Pod or endpoint without a node runs.
     pub(super) fn new(node: &str) -> Self {
         let mut interner = Interner::default();
         let node = interner.word(node);
@@ -312,7 +312,7 @@ impl Converter {
 
     fn node(&mut self, node: &core::Node) -> Node {
         let zone = node.metadata.labels.as_ref().and_then(|labels| labels.get(ZONE_LABEL));
-        Node { zone: zone.map(|zone| self.interner.word(zone)) }
+        Node { zone: zone.map(|zone| self.interner.word(zone)), leaving: is_leaving(node) }
     }
 
     fn node_or_this(&mut self, name: Option<&str>) -> Arc<str> {
@@ -321,6 +321,13 @@ impl Converter {
             Some(_) | None => Arc::clone(&self.node),
         }
     }
+}
+
+/// As kube-proxy's `NodeEligibleHandler` (`pkg/proxy/healthcheck/proxy_health.go`) sees it.
+fn is_leaving(node: &core::Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    node.metadata.deletion_timestamp.is_some()
+        || taints.into_iter().any(|taint| taint.key == LEAVING_TAINT)
 }
 
 /// SCTP and unknown protocols are named at admission and not served.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::Authority;
 use super::model::{
     Conditions, Distribution, Endpoint, Hints, Pod, PodPort, Service, ServicePort, ServiceType,
     Slice, SlicePort, Target,
@@ -14,13 +15,17 @@ use crate::plan::Family;
 
 /// Every slice that counts for `service`.
 ///
-/// With a selector, slices made from pods. Without one, the stored slices that name it; where there
-/// is none, its Endpoints object.
-pub(super) fn slices<'t>(tables: &'t Tables, service: &Service) -> Vec<Cow<'t, Slice>> {
+/// With a selector, slices made from pods, unless the cluster has a controller that does. Without one,
+/// the stored slices that name it; where there is none, its Endpoints object.
+pub(super) fn slices<'t>(
+    tables: &'t Tables,
+    service: &Service,
+    authority: Authority,
+) -> Vec<Cow<'t, Slice>> {
     if service.service_type == ServiceType::ExternalName {
         return Vec::new();
     }
-    if service.selector.is_some() {
+    if service.selector.is_some() && authority == Authority::Agent {
         return derived(tables, service).into_iter().map(Cow::Owned).collect();
     }
     let stored: Vec<_> = tables.slices(&service.key).map(Cow::Borrowed).collect();
@@ -28,8 +33,12 @@ pub(super) fn slices<'t>(tables: &'t Tables, service: &Service) -> Vec<Cow<'t, S
 }
 
 /// The slices of `service` that are not stored as such.
-pub(super) fn unstored<'t>(tables: &'t Tables, service: &Service) -> Vec<Cow<'t, Slice>> {
-    let mut slices = slices(tables, service);
+pub(super) fn unstored<'t>(
+    tables: &'t Tables,
+    service: &Service,
+    authority: Authority,
+) -> Vec<Cow<'t, Slice>> {
+    let mut slices = slices(tables, service, authority);
     slices.retain(|slice| match slice {
         Cow::Owned(_) => true,
         Cow::Borrowed(slice) => mirrored(tables, service).any(|m| std::ptr::eq(m, *slice)),

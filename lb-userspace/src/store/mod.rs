@@ -15,6 +15,7 @@ pub mod model;
 mod persist;
 mod render;
 mod retired;
+mod review;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -43,11 +44,26 @@ use tables::{Entry, Tables};
 
 pub use batch::{Admission, Batch, Committed, Event};
 pub use error::{CommitError, OpenError, Refusal};
-pub(crate) use persist::FILE_NAME;
+pub use review::review;
+
+/// The files of every kind of store.
+pub(crate) const FILES: [&str; 2] = [persist::OWN_FILE, persist::CLUSTER_FILE];
+
+/// Who decides what objects there are, and allocates addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// This agent.
+    Agent,
+    /// The Kubernetes API: objects are taken as they are there.
+    Cluster,
+}
 
 /// All objects of one agent.
 #[derive(Debug)]
 pub struct Store {
+    authority: Authority,
+    /// Of everything that the Kubernetes API brings.
+    observed: Arc<Origin>,
     persist: Persist,
     tables: Tables,
     pools: Pools,
@@ -61,22 +77,50 @@ impl Store {
     /// Opens the store in `folder` or creates it, on the node of this name. What stored Services
     /// hold is taken from `pools`.
     pub fn open(folder: &Path, node: &str, pools: Pools) -> Result<Self, OpenError> {
-        Self::open_on(folder, node, pools, persist::on_file)
+        Self::open_on(folder, node, Authority::Agent, pools, persist::on_file)
+    }
+
+    /// Opens the copy in `folder` of what the Kubernetes API knows, or creates it. One that cannot be
+    /// read is begun anew, since nothing is lost with it.
+    pub fn open_copy(folder: &Path, node: &str) -> Result<Self, OpenError> {
+        let open =
+            || Self::open_on(folder, node, Authority::Cluster, Pools::unused(), persist::on_file);
+        match open() {
+            Err(OpenError::Damaged { path, reason }) => {
+                tracing::warn!("{}: damaged ({reason}); it is begun anew", path.display());
+                begin_anew(&path)?;
+                open()
+            }
+            Err(OpenError::Format { path, found, .. }) => {
+                tracing::info!("{}: its format is {found}; it is begun anew", path.display());
+                begin_anew(&path)?;
+                open()
+            }
+            opened => opened,
+        }
     }
 
     fn open_on(
         folder: &Path,
         node: &str,
+        authority: Authority,
         mut pools: Pools,
         storage: persist::Storage,
     ) -> Result<Self, OpenError> {
-        let mut converter = Converter::new(node);
+        // In a cluster, what is on no node is not on this one.
+        let (file, default_node) = match authority {
+            Authority::Agent => (persist::OWN_FILE, node),
+            Authority::Cluster => (persist::CLUSTER_FILE, ""),
+        };
+        let mut converter = Converter::new(default_node);
         let mut entries = Vec::new();
         let mut origins = Origins::default();
-        let persist = Persist::open_on(folder, storage, |key, origin, body| {
+        let persist = Persist::open_on(folder, file, storage, |key, origin, body| {
             let object = decode(key.kind, body).map_err(|error| error.to_string())?;
-            for warning in admit::reclaim(&object, &mut pools) {
-                tracing::warn!("{} in namespace {}: {warning}", key, key.namespace);
+            if authority == Authority::Agent {
+                for warning in admit::reclaim(&object, &mut pools) {
+                    tracing::warn!("{} in namespace {}: {warning}", key, key.namespace);
+                }
             }
             let key = converter.key(&key);
             let model = converter.model(&key, &object);
@@ -86,6 +130,8 @@ impl Store {
         pools.commit();
         let tables = Tables::load(entries);
         Ok(Self {
+            authority,
+            observed: Arc::new(Origin::Cluster),
             persist,
             tables,
             pools,
@@ -130,7 +176,7 @@ impl Store {
     /// work.
     fn slices_for(&self, service: &Service, of: ServiceType) -> Vec<Cow<'_, Slice>> {
         if service.service_type == of {
-            endpoints::slices(&self.tables, service)
+            endpoints::slices(&self.tables, service, self.authority)
         } else {
             Vec::new()
         }
@@ -163,6 +209,11 @@ impl Store {
     /// Every Service with a NodePort.
     pub fn with_node_ports(&self) -> impl Iterator<Item = &Key> {
         self.tables.with_node_ports()
+    }
+
+    /// Every stored object of a kind.
+    pub fn keys(&self, kind: Kind) -> impl Iterator<Item = &Key> {
+        self.tables.keys(kind)
     }
 
     /// Every Service.
@@ -226,8 +277,13 @@ impl Store {
     /// The `EndpointSlice`s of a Service that are made here, as JSON by name.
     pub fn unstored_slices(&self, service: &Key) -> BTreeMap<String, Value> {
         let Some(service) = self.tables.service(service) else { return BTreeMap::new() };
-        let slices = endpoints::unstored(&self.tables, service);
+        let slices = endpoints::unstored(&self.tables, service, self.authority);
         render::slices(&self.tables, service, slices.iter().map(Cow::as_ref))
+    }
+
+    /// Whether this node is being deleted, as its Node object says.
+    pub fn is_leaving(&self) -> bool {
+        self.tables.node(&self.node.name).is_some_and(|node| node.leaving)
     }
 
     /// How many objects there are.
@@ -252,6 +308,11 @@ impl Store {
     fn node(&self) -> NodeView {
         NodeView { zone: self.tables.zone(&self.node.name).cloned(), ..self.node.clone() }
     }
+}
+
+fn begin_anew(path: &Path) -> Result<(), OpenError> {
+    let removed = std::fs::remove_file(path);
+    removed.map_err(|source| OpenError::Io { path: path.to_owned(), source })
 }
 
 /// One copy of each origin while the store is read.

@@ -21,6 +21,8 @@ pub const SERVICE_PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-
 pub const ALGORITHM_ANNOTATION: &str = "lb.algorithm";
 /// The annotation that `spec.loadBalancerSourceRanges` goes before.
 pub const SOURCE_RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// The taint of a Node that the cluster autoscaler is about to remove.
+pub const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 /// The label of a Node that names its zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -247,4 +249,6 @@ pub struct Hints {
 pub struct Node {
     /// Its zone.
     pub zone: Option<Arc<str>>,
+    /// It is being deleted: no load balancer elsewhere should send to it.
+    pub leaving: bool,
 }

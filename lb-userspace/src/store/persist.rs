@@ -32,7 +32,10 @@ const VERSION_KEY: &str = "resourceVersion";
 
 /// Raised when an older agent could no longer read what this one writes.
 const FORMAT: u64 = 1;
-pub(crate) const FILE_NAME: &str = "lb.redb";
+/// What the agent alone knows.
+pub(crate) const OWN_FILE: &str = "lb.redb";
+/// A copy of what the Kubernetes API knows.
+pub(crate) const CLUSTER_FILE: &str = "kubernetes.redb";
 
 /// redb's own default is 1 GiB. Objects are read only when somebody looks at them.
 const CACHE_BYTES: usize = 4 << 20;
@@ -75,13 +78,14 @@ pub(super) struct Persist {
 }
 
 impl Persist {
-    /// Opens the store in `folder`, or creates it, and hands every object to `each`.
+    /// Opens the store of this name in `folder`, or creates it, and hands every object to `each`.
     pub(super) fn open_on(
         folder: &Path,
+        file: &str,
         storage: Storage,
         each: impl FnMut(Key, Origin, &[u8]) -> Result<(), String>,
     ) -> Result<Self, OpenError> {
-        let path = folder.join(FILE_NAME);
+        let path = folder.join(file);
         let lock = lock(folder, &path)?;
         if !path.exists() {
             create(&path, storage)?;
@@ -330,14 +334,22 @@ const fn code(kind: Kind) -> u8 {
     }
 }
 
+/// In place of a path, which cannot be this.
+const CLUSTER: &[u8] = &[0];
+
 /// The path's bytes, since a path need not be UTF-8; empty for `lb apply`.
 fn origin_bytes(origin: &Origin) -> &[u8] {
     match origin {
         Origin::Applied => &[],
         Origin::File(path) => path.as_os_str().as_bytes(),
+        Origin::Cluster => CLUSTER,
     }
 }
 
 fn origin_of(bytes: &[u8]) -> Origin {
-    if bytes.is_empty() { Origin::Applied } else { Origin::File(OsStr::from_bytes(bytes).into()) }
+    match bytes {
+        [] => Origin::Applied,
+        CLUSTER => Origin::Cluster,
+        path => Origin::File(OsStr::from_bytes(path).into()),
+    }
 }

@@ -176,9 +176,14 @@ impl Tables {
 
     /// The zone of a node.
     pub(super) fn zone(&self, node: &Arc<str>) -> Option<&Arc<str>> {
-        let key = Key { kind: Kind::Node, namespace: "".into(), name: Arc::clone(node) };
+        self.node(node)?.zone.as_ref()
+    }
+
+    /// A Node.
+    pub(super) fn node(&self, name: &Arc<str>) -> Option<&Node> {
+        let key = Key { kind: Kind::Node, namespace: "".into(), name: Arc::clone(name) };
         match &self.get(&key)?.model {
-            Model::Node(Node { zone }) => zone.as_ref(),
+            Model::Node(node) => Some(node),
             Model::Service(_) | Model::Pod(_) | Model::EndpointSlice(_) | Model::Endpoints(_) => {
                 None
             }

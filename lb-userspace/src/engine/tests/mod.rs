@@ -1,5 +1,6 @@
 //! The engine over a table instead of a kernel: which plans arrive, in which order of events.
 
+mod cluster;
 mod disk;
 mod files;
 mod frontends;
@@ -24,8 +25,10 @@ use crate::flows::Lifetimes;
 use crate::health::Checks;
 use crate::host::{ExemptCgroup, ReservedPorts};
 use crate::object::{Key, Kind, decode};
+use crate::observe::SyncMetrics;
 use crate::plan::{Algorithm, Part, Protocol, ServicePortId, Wanted};
 use crate::sockets;
+use crate::store::Authority;
 
 /// What a kernel would hold.
 #[derive(Debug, Default)]
@@ -174,7 +177,7 @@ fn config(folder: &Path, sources: usize) -> Config {
         datapath: datapath::Config {
             bpffs: folder.into(),
             cgroup: folder.into(),
-            service_cidrs: service_cidrs.clone(),
+            service_cidrs: Some(service_cidrs.clone()),
             exempt: Vec::new(),
             sizes: datapath::Sizes::default(),
             devices: None,
@@ -182,6 +185,7 @@ fn config(folder: &Path, sources: usize) -> Config {
             snat_ports: None,
             reserved_ports: ReservedPorts::new(folder),
         },
+        authority: Authority::Agent,
         service_cidrs,
         node_name: "us".into(),
         node_addresses: ["192.0.2.1".parse().expect("an address")].into(),
@@ -191,6 +195,8 @@ fn config(folder: &Path, sources: usize) -> Config {
         zones: Zones::new(&"cluster.local.".parse().expect("a name"), 5, Vec::new()),
         checks: Checks::default(),
         sources,
+        notices: None,
+        metrics: SyncMetrics::default(),
     }
 }
 

@@ -88,10 +88,19 @@ impl Pools {
                 return Err(RangeError::SameFamily(other.range(), *range));
             }
         }
-        let size = u128::from(NODE_PORTS.1 - NODE_PORTS.0) + 1;
-        let ports = BandedPool::new(size, band_offset(size, 32, 128), random.fork());
         let default_family = family_of(first.addr());
-        Ok(Self { v4, v6, ports, default_family, changes: Vec::new() })
+        Ok(Self { v4, v6, ..Self::without_addresses(default_family, random) })
+    }
+
+    /// Pools that nothing is allocated from: the Kubernetes API does that.
+    pub fn unused() -> Self {
+        Self::without_addresses(Family::V4, fastrand::Rng::new())
+    }
+
+    fn without_addresses(default_family: Family, random: fastrand::Rng) -> Self {
+        let size = u128::from(NODE_PORTS.1 - NODE_PORTS.0) + 1;
+        let ports = BandedPool::new(size, band_offset(size, 32, 128), random);
+        Self { v4: None, v6: None, ports, default_family, changes: Vec::new() }
     }
 
     /// The family of a Service that does not ask for one.

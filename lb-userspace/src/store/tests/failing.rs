@@ -12,7 +12,7 @@ use super::*;
 use crate::api::types::Verdict;
 use crate::object::Object;
 use crate::store::allocate::Pools;
-use crate::store::{CommitError, Store};
+use crate::store::{Authority, CommitError, Store};
 
 thread_local! {
     /// Of the disk under this test; redb does its work in the thread that asks for it.
@@ -55,7 +55,7 @@ fn on_disk(builder: &Builder, file: File) -> Result<Database, DatabaseError> {
 fn store(folder: &TempDir) -> Store {
     let ranges = ["10.96.0.0/28".parse().expect("a range")];
     let pools = Pools::new(&ranges).expect("a range");
-    Store::open_on(folder.path(), "us", pools, on_disk).expect("there is space")
+    Store::open_on(folder.path(), "us", Authority::Agent, pools, on_disk).expect("there is space")
 }
 
 fn service(name: &str) -> Object {
@@ -110,7 +110,8 @@ fn a_batch_that_cannot_be_written_never_happened_and_the_next_one_can() {
 #[test]
 fn what_was_deferred_outlives_the_failure() {
     let folder = folder();
-    let mut persist = Persist::open_on(folder.path(), on_disk, |_, _, _| Ok(())).expect("new");
+    let mut persist =
+        Persist::open_on(folder.path(), OWN_FILE, on_disk, |_, _, _| Ok(())).expect("new");
     persist.defer(vec![(key("a"), record("1"))], 1);
     FULL.set(true);
     persist.commit(&[(key("a"), record("2")), (key("b"), record("3"))], 2).expect_err("full");

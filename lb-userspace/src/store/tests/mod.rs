@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::error::OpenError;
-use super::persist::{Persist, Record, on_file};
+use super::persist::{OWN_FILE, Persist, Record, on_file};
 use crate::api::types::Origin;
 use crate::object::{Key, Kind};
 
@@ -25,7 +25,7 @@ fn record(body: &str) -> Option<Record> {
 
 fn open(folder: &TempDir) -> Result<(Persist, Rows), OpenError> {
     let mut rows = Vec::new();
-    let persist = Persist::open_on(folder.path(), on_file, |key, origin, body| {
+    let persist = Persist::open_on(folder.path(), OWN_FILE, on_file, |key, origin, body| {
         rows.push((key.name.to_string(), origin, String::from_utf8_lossy(body).into_owned()));
         Ok(())
     })?;
@@ -76,7 +76,7 @@ fn deferred_objects_are_readable_at_once_and_written_with_the_next_commit() {
 fn only_the_owner_may_read_the_state() {
     let folder = folder();
     let inner = folder.path().join("new/state");
-    drop(Persist::open_on(&inner, on_file, |_, _, _| Ok(())).expect("a new store"));
+    drop(Persist::open_on(&inner, OWN_FILE, on_file, |_, _, _| Ok(())).expect("a new store"));
     let mode = |path: &std::path::Path| {
         std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777
     };

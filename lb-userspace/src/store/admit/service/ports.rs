@@ -10,6 +10,7 @@ use super::{is_external_name, is_headless, is_load_balancer, ports_of, type_of};
 use crate::store::admit::cause::Causes;
 use crate::store::admit::pod::PROTOCOLS;
 use crate::store::admit::{Review, syntax};
+use crate::store::review::unserved_ports;
 
 /// The kubelet's own port, which clouds have opened to the world by mistake.
 const KUBELET_PORT: i32 = 10250;
@@ -35,14 +36,9 @@ pub(super) fn validate(spec: &ServiceSpec, review: &mut Review) {
             let detail = "may not be used when `type` is 'ClusterIP'";
             causes.forbidden(format!("{field}.nodePort"), detail);
         }
-        if port.protocol.as_deref() == Some("SCTP") {
-            let name = port.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
-            review.warnings.push(format!(
-                "{field}{name}: lb does not serve SCTP; the other ports of this Service are served"
-            ));
-        }
     }
     validate_duplicates(ports, causes);
+    review.warnings.extend(unserved_ports(spec));
 }
 
 fn validate_name<'a>(

@@ -1,33 +1,47 @@
 //! `lb agent`: brings the parts together, and takes them apart in order.
 
-use std::net::SocketAddr;
+mod cluster;
+mod parse;
+
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use lb_common::maglev;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Done;
 use super::args::PlacesArgs;
 use super::devices::DeviceArgs;
-use super::dns::{DnsArgs, parse_socket_address};
+use super::dns::DnsArgs;
 use super::flows::FlowArgs;
 use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
 use crate::health::{self, Checks};
 use crate::host::{self, Inherited, Level, Lock, LockError, Places, PortRange, ReservedPorts};
-use crate::observe::{self, Metrics};
+use crate::observe::{self, Metrics, SyncMetrics};
 use crate::plan::Algorithm;
-use crate::store::allocate::NODE_PORTS;
+use crate::source::kubernetes::Kubernetes;
+use crate::store::Authority;
 use crate::{datapath, dns, sockets, source};
+use cluster::ClusterArgs;
+pub(super) use parse::parse_range;
+use parse::{
+    listens_elsewhere, one_of_each_family, parse_cidr, parse_snat_ports, parse_table_size,
+};
+
+/// As kubeadm's.
+const DEFAULT_SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
+
+/// What cannot be told to the cluster at once is only shown by `lb status`.
+const NOTICES: usize = 256;
 
 #[derive(Args, Debug)]
 pub(super) struct AgentArgs {
@@ -36,11 +50,13 @@ pub(super) struct AgentArgs {
     manifests: Vec<PathBuf>,
     #[command(flatten)]
     places: PlacesArgs,
-    /// Ranges of ClusterIPs: one of IPv4, one of IPv6, or both
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// Ranges of ClusterIPs: one of IPv4, one of IPv6, or both [default: 10.96.0.0/12; with --kubernetes,
+    /// the cluster's ServiceCIDR objects]
     #[arg(
         long,
         env = "LB_SERVICE_CIDR",
-        default_value = "10.96.0.0/12",
         value_name = "CIDR[,CIDR]",
         value_parser = parse_cidr,
         value_delimiter = ','
@@ -118,64 +134,23 @@ pub(super) struct AgentArgs {
     devices: DeviceArgs,
     #[command(flatten)]
     dns: DnsArgs,
-    /// Where to serve metrics for Prometheus, besides the agent's socket (`/metrics` on both)
-    #[arg(long, env = "LB_METRICS_LISTEN", value_name = "ADDRESS:PORT", value_parser = parse_socket_address)]
-    metrics_listen: Option<SocketAddr>,
 }
 
-/// A range without host bits, small enough for an allocator.
-fn parse_cidr(word: &str) -> Result<IpNet, String> {
-    let cidr = parse_range(word)?;
-    if matches!(cidr, IpNet::V6(v6) if v6.prefix_len() < 64) {
-        return Err("an IPv6 range must be a /64 or smaller".to_owned());
+impl AgentArgs {
+    /// Who decides what objects there are.
+    fn authority(&self) -> Authority {
+        if self.cluster.kubernetes { Authority::Cluster } else { Authority::Agent }
     }
-    Ok(cidr)
-}
 
-/// Ports that are nobody's else.
-fn parse_snat_ports(word: &str) -> Result<PortRange, String> {
-    /// Each endpoint takes so many connections at the least.
-    const LEAST: u32 = 1_024;
-    let range: PortRange = word.parse()?;
-    let (first, last) = NODE_PORTS;
-    let node_ports = PortRange::new(first, last).ok_or("no NodePorts")?;
-    if range.overlaps(node_ports) {
-        return Err(format!(
-            "{range} has NodePorts, which are {node_ports}; a range above is usual"
-        ));
+    /// `--service-cidr`, or what is usual for an agent that allocates addresses.
+    fn service_cidrs(&self) -> Vec<IpNet> {
+        let usual = Vec::from([IpNet::V4(DEFAULT_SERVICE_CIDR)]);
+        if self.service_cidr.is_empty() && !self.cluster.kubernetes {
+            usual
+        } else {
+            self.service_cidr.clone()
+        }
     }
-    if range.first() < 1_024 {
-        return Err("ports below 1024 are those of well-known services".to_owned());
-    }
-    if range.count() < LEAST {
-        let count = range.count();
-        return Err(format!("{count} ports are too few; {LEAST} are the least, 16384 are usual"));
-    }
-    Ok(range)
-}
-
-/// A range without host bits.
-pub(super) fn parse_range(word: &str) -> Result<IpNet, String> {
-    let cidr: IpNet = word
-        .parse()
-        .map_err(|_| "not a range such as 10.96.0.0/12; one address is 10.9.0.1/32".to_owned())?;
-    if cidr.trunc() != cidr {
-        return Err(format!(
-            "{cidr} has bits behind its prefix; {} is the range it lies in",
-            cidr.trunc()
-        ));
-    }
-    Ok(cidr)
-}
-
-/// One of the sizes that a Maglev table can have.
-fn parse_table_size(word: &str) -> Result<u32, String> {
-    let size = word.parse().map_err(|_| format!("{word} is no number of slots"))?;
-    if maglev::is_usable(size) {
-        return Ok(size);
-    }
-    let next = maglev::next_size(size).map_or_else(String::new, |next| format!(", such as {next}"));
-    Err(format!("a table can have one of {:?} slots{next}", maglev::SIZES))
 }
 
 pub(super) async fn run(args: AgentArgs) -> Done {
@@ -183,9 +158,11 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let inherited = Inherited::take().context("sockets that were passed to the agent")?;
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
+    let (authority, service_cidrs) = (args.authority(), args.service_cidrs());
     let snat_ports = args.devices.has_packet_path().then_some(args.snat_ports);
     if let Some(range) = snat_ports {
-        listens_elsewhere(range, "--metrics-listen", args.metrics_listen.as_slice())?;
+        listens_elsewhere(range, "--health-listen", args.cluster.health_listen().as_slice())?;
+        listens_elsewhere(range, "--metrics-listen", args.cluster.metrics_listen().as_slice())?;
         listens_elsewhere(range, "--dns-listen", args.dns.listeners())?;
     }
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
@@ -194,13 +171,11 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let exempt = exempt(&args.exempt_cgroup)?;
     preflight(&places)?;
     // What may fail does so before anything is changed.
-    let metrics_listener = match args.metrics_listen {
-        Some(at) => {
-            let listener = TcpListener::bind(at).await;
-            Some(listener.with_context(|| format!("--metrics-listen {at}"))?)
-        }
-        None => None,
-    };
+    let node_name = args.node_name.unwrap_or_else(host::hostname);
+    let (proxy_name, cidrs_are_given) =
+        (args.service_proxy_name.as_ref(), !args.service_cidr.is_empty());
+    let kubernetes = args.cluster.open(&node_name, proxy_name, cidrs_are_given).await?;
+    let listeners = args.cluster.listen().await?;
     let run_dir = RunDir::claim(&places.run_dir)?;
     let (cgroup, _pins) = take_node(&places)?;
     if let Some(path) = exempt.iter().find(|path| cgroup.starts_with(path)) {
@@ -214,18 +189,24 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     host::allow_open_files();
     let manifests =
         args.manifests.iter().map(std::path::absolute).collect::<std::io::Result<Vec<_>>>()?;
-    let node_name = args.node_name.unwrap_or_else(host::hostname);
-    let zones = args.dns.zones(&args.service_cidr);
-    let dns = args.dns.server(&zones, inherited, &args.service_cidr, &node_name)?;
+    let zones = args.dns.zones(&service_cidrs);
+    let dns = match authority {
+        Authority::Agent => args.dns.server(&zones, inherited, &service_cidrs, &node_name)?,
+        // A cluster has a DNS server of its own.
+        Authority::Cluster => None,
+    };
     let addresses = source::Addresses::subscribe()?;
     let devices = args.devices.subscribe()?;
-    let checks = Checks::default();
+    let (checks, sync) = (Checks::default(), SyncMetrics::default());
+    let (notify, notices) = mpsc::channel(NOTICES);
+    let in_cluster = kubernetes.as_ref().map_or(0, Kubernetes::sources);
     let engine = Engine::start(Config {
         state_dir: places.state_dir.clone(),
         datapath: datapath::Config {
             bpffs: places.bpffs.clone(),
             cgroup: cgroup.clone(),
-            service_cidrs: args.service_cidr.clone(),
+            service_cidrs: (authority == Authority::Agent || cidrs_are_given)
+                .then(|| service_cidrs.clone()),
             exempt: exempt.iter().map(|path| source::look_exempt(path)).collect(),
             sizes,
             devices: devices.as_ref().map(source::Devices::list).transpose()?,
@@ -238,7 +219,8 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             reclaim_after: Duration::from_secs(args.reclaim_after),
         },
         flows: args.flows.lifetimes(),
-        service_cidrs: args.service_cidr,
+        authority,
+        service_cidrs,
         node_name,
         node_addresses: addresses.list()?,
         nodeport_addresses: args.nodeport_addresses,
@@ -246,20 +228,28 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         algorithm: args.lb_algorithm,
         zones,
         checks: checks.clone(),
-        sources: manifests.len() + usize::from(dns.is_some()),
+        sources: manifests.len() + usize::from(dns.is_some()) + in_cluster,
+        notices: kubernetes.is_some().then_some(notify),
+        metrics: sync.clone(),
     })?;
     let dns = match dns {
         Some(config) => Some(dns::Server::start(config, engine.clone()).await?),
         None => None,
     };
-    let metrics = Metrics::new(dns.as_ref().map(dns::Server::monitor).as_ref());
+    let metrics = Metrics::new(&sync, dns.as_ref().map(dns::Server::monitor).as_ref());
     let (stop, mut tasks) =
         start_tasks(&run_dir, &engine, manifests, exempt, addresses, dns, &metrics)?;
     if let Some(devices) = devices {
         tasks.spawn(devices.follow(engine.clone(), stop.subscribe()));
     }
-    tasks.spawn(health::run(checks, stop.subscribe()));
-    if let Some(listener) = metrics_listener {
+    if let Some(kubernetes) = kubernetes {
+        tasks.spawn(kubernetes.follow(engine.clone(), notices, stop.subscribe()));
+    }
+    tasks.spawn(health::run(checks.clone(), stop.subscribe()));
+    if let Some(listener) = listeners.health {
+        tasks.spawn(health::serve(listener, checks, sync, stop.subscribe()));
+    }
+    if let Some(listener) = listeners.metrics {
         tasks.spawn(observe::serve(listener, metrics, stop.subscribe()));
     }
     tracing::info!(
@@ -268,17 +258,6 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         run_dir.socket().display()
     );
     serve(engine, stop, tasks, &mut signals).await
-}
-
-/// Nobody can bind a port that packets get, the agent no more than others.
-fn listens_elsewhere(snat_ports: PortRange, flag: &str, listeners: &[SocketAddr]) -> Result<()> {
-    for at in listeners {
-        ensure!(
-            !snat_ports.contains(at.port()),
-            "{flag} {at} has one of --snat-ports {snat_ports}; choose a port outside, or other --snat-ports"
-        );
-    }
-    Ok(())
 }
 
 /// The folders that `--exempt-cgroup` means.
@@ -290,17 +269,6 @@ fn exempt(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         host::MAX_EXEMPT
     );
     paths.iter().map(|path| host::exempt_cgroup(path)).collect()
-}
-
-fn one_of_each_family(cidrs: &[IpNet]) -> Result<()> {
-    let ipv4 = cidrs.iter().filter(|cidr| cidr.addr().is_ipv4()).count();
-    let list: Vec<_> = cidrs.iter().map(ToString::to_string).collect();
-    ensure!(
-        ipv4 <= 1 && cidrs.len() - ipv4 <= 1,
-        "--service-cidr {} has more than one range of a family; give one of IPv4, one of IPv6, or both",
-        list.join(",")
-    );
-    Ok(())
 }
 
 /// Stops before anything is changed if lb cannot work here.
@@ -421,73 +389,6 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn two_ranges_of_one_family_are_refused_by_name() {
-        let cidrs = |words: &[&str]| -> Vec<_> {
-            words.iter().map(|word| parse_cidr(word).expect("a range")).collect()
-        };
-        assert!(one_of_each_family(&cidrs(&["10.96.0.0/12", "fd00::/112"])).is_ok());
-        let error = one_of_each_family(&cidrs(&["10.96.0.0/12", "10.200.0.0/16"]))
-            .expect_err("two of IPv4")
-            .to_string();
-        assert!(error.contains("10.200.0.0/16"), "{error}");
-    }
-
-    #[test]
-    fn table_sizes_that_cannot_be_are_refused_with_one_that_can() {
-        assert_eq!(parse_table_size("251"), Ok(251));
-        for (word, remedy) in [
-            ("many", "many is no number"),
-            ("16384", "such as 32749"),
-            ("0", "such as 251"),
-            ("1000000", "one of [251"),
-        ] {
-            let error = parse_table_size(word).expect_err(word);
-            assert!(error.contains(remedy), "{word}: {error}");
-        }
-    }
-
-    #[test]
-    fn snat_ports_are_many_and_nobodys_else() {
-        for word in ["49152-65535", "1024-29999", "32768-33791"] {
-            assert!(parse_snat_ports(word).is_ok(), "{word}");
-        }
-        let at = |word: &str| [word.parse().expect("an address")];
-        let range = parse_snat_ports("49152-65535").expect("the usual one");
-        assert!(listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49151")).is_ok());
-        let error = listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49152"));
-        let error = error.expect_err("one of them").to_string();
-        assert!(error.contains("--dns-listen 10.0.0.1:49152"), "{error}");
-        for (word, remedy) in [
-            ("49152", "such as 49152-65535"),
-            ("32000-40000", "NodePorts, which are 30000-32767"),
-            ("32768-33790", "1023 ports are too few; 1024"),
-            ("1023-9999", "well-known"),
-        ] {
-            let error = parse_snat_ports(word).expect_err(word);
-            assert!(error.contains(remedy), "{word}: {error}");
-        }
-    }
-
-    #[test]
-    fn ranges_that_cannot_be_meant_are_refused_with_the_remedy() {
-        assert!(parse_cidr("10.96.0.0/12").is_ok());
-        assert!(parse_cidr("fd00:10:96::/112").is_ok());
-        for (word, remedy) in [
-            ("10.96.0.1/12", "10.96.0.0/12 is the range"),
-            ("10.96.0.0", "such as 10.96.0.0/12"),
-            ("fd00::/48", "/64"),
-        ] {
-            let error = parse_cidr(word).expect_err(word);
-            assert!(error.contains(remedy), "{word}: {error}");
         }
     }
 }

@@ -1,0 +1,271 @@
+//! What becomes of what a resource's reflector tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::Resource;
+
+use super::reflector::{Change, Receiver};
+use crate::api::types::SourceStatus;
+use crate::engine::{Engine, Observed};
+use crate::object::{Key, Kind, Object};
+
+/// A resource whose objects the engine keeps.
+pub(super) trait Kept: Resource<DynamicType = ()> + Send {
+    /// The kind of its objects here.
+    const KIND: Kind;
+
+    /// The object, without what nobody here looks at.
+    fn into_object(self) -> Object;
+}
+
+impl Kept for Service {
+    const KIND: Kind = Kind::Service;
+
+    fn into_object(self) -> Object {
+        trimmed(Object::Service(Box::new(self)))
+    }
+}
+
+impl Kept for EndpointSlice {
+    const KIND: Kind = Kind::EndpointSlice;
+
+    fn into_object(self) -> Object {
+        trimmed(Object::EndpointSlice(Box::new(self)))
+    }
+}
+
+impl Kept for Node {
+    const KIND: Kind = Kind::Node;
+
+    fn into_object(mut self) -> Object {
+        // Every few minutes another list of images.
+        if let Some(status) = &mut self.status {
+            status.images = None;
+            status.conditions = None;
+        }
+        trimmed(Object::Node(Box::new(self)))
+    }
+}
+
+impl Kept for Pod {
+    const KIND: Kind = Kind::Pod;
+
+    fn into_object(mut self) -> Object {
+        self.metadata.annotations = None;
+        self.spec = self.spec.map(|spec| PodSpec {
+            node_name: spec.node_name,
+            hostname: spec.hostname,
+            subdomain: spec.subdomain,
+            host_network: spec.host_network,
+            containers: spec.containers.into_iter().map(names_and_ports).collect(),
+            ..PodSpec::default()
+        });
+        trimmed(Object::Pod(Box::new(self)))
+    }
+}
+
+fn names_and_ports(container: Container) -> Container {
+    let Container { name, ports, .. } = container;
+    Container { name, ports, ..Container::default() }
+}
+
+/// Who changed which field is of no use here, and often more than the rest.
+fn trimmed(mut object: Object) -> Object {
+    object.metadata_mut().managed_fields = None;
+    object
+}
+
+/// Hands objects to the engine.
+#[derive(Debug)]
+pub(super) struct Objects<K> {
+    engine: Engine,
+    status: Health,
+    /// While a list arrives: what it held so far.
+    present: Option<BTreeSet<Key>>,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: Kept> Objects<K> {
+    pub(super) fn new(engine: Engine) -> Self {
+        let status = Health::new(engine.clone(), &K::plural(&()));
+        Self { engine, status, present: None, kind: PhantomData }
+    }
+}
+
+impl<K: Kept> Receiver<K> for Objects<K> {
+    fn begin(&mut self) {
+        self.present = Some(BTreeSet::new());
+    }
+
+    async fn change(&mut self, changes: Vec<Change<K>>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut observed = Vec::with_capacity(changes.len());
+        for change in changes {
+            let change = match change {
+                Change::Is(object) => Observed::Is(object.into_object()),
+                Change::Gone(object) => Observed::Gone(object.into_object().key()),
+            };
+            if let Some(present) = &mut self.present {
+                match &change {
+                    Observed::Is(object) => present.insert(object.key()),
+                    Observed::Gone(key) => present.remove(key),
+                };
+            }
+            observed.push(change);
+        }
+        self.engine.observe(observed).await;
+    }
+
+    async fn listed(&mut self) {
+        if let Some(present) = self.present.take() {
+            self.engine.listed(K::KIND, present).await;
+        }
+        self.status.synced().await;
+    }
+
+    async fn health(&mut self, error: Option<String>) {
+        self.status.set(error).await;
+    }
+}
+
+/// Hands the ranges of all `ServiceCIDR`s to the engine.
+#[derive(Debug)]
+pub(super) struct Ranges {
+    engine: Engine,
+    status: Health,
+    by_name: BTreeMap<String, Vec<IpNet>>,
+    /// While a list arrives: what it held so far.
+    listed: Option<BTreeMap<String, Vec<IpNet>>>,
+}
+
+impl Ranges {
+    pub(super) fn new(engine: Engine) -> Self {
+        let status = Health::new(engine.clone(), &ServiceCIDR::plural(&()));
+        Self { engine, status, by_name: BTreeMap::new(), listed: None }
+    }
+
+    async fn tell(&self) {
+        let ranges: BTreeSet<IpNet> = self.by_name.values().flatten().copied().collect();
+        self.engine.service_cidrs(ranges.into_iter().collect()).await;
+    }
+}
+
+impl Receiver<ServiceCIDR> for Ranges {
+    fn begin(&mut self) {
+        self.listed = Some(BTreeMap::new());
+    }
+
+    async fn change(&mut self, changes: Vec<Change<ServiceCIDR>>) {
+        let ranges = self.listed.as_mut().unwrap_or(&mut self.by_name);
+        for change in changes {
+            match change {
+                Change::Is(cidr) => {
+                    let name = cidr.metadata.name.unwrap_or_default();
+                    let cidrs = cidr.spec.into_iter().flat_map(|spec| spec.cidrs).flatten();
+                    ranges.insert(name, cidrs.filter_map(|cidr| cidr.parse().ok()).collect());
+                }
+                Change::Gone(cidr) => {
+                    drop(ranges.remove(cidr.metadata.name.as_deref().unwrap_or_default()));
+                }
+            }
+        }
+        if self.listed.is_none() {
+            self.tell().await;
+        }
+    }
+
+    async fn listed(&mut self) {
+        if let Some(listed) = self.listed.take() {
+            self.by_name = listed;
+            self.tell().await;
+        }
+        self.status.synced().await;
+    }
+
+    async fn health(&mut self, error: Option<String>) {
+        self.status.set(error).await;
+    }
+}
+
+/// A resource in `lb status`.
+#[derive(Debug)]
+struct Health {
+    engine: Engine,
+    shown: SourceStatus,
+}
+
+impl Health {
+    fn new(engine: Engine, plural: &str) -> Self {
+        let shown = SourceStatus {
+            kind: format!("kubernetes {plural}"),
+            path: None,
+            synced: false,
+            error: None,
+        };
+        Self { engine, shown }
+    }
+
+    /// All objects were seen.
+    async fn synced(&mut self) {
+        if !self.shown.synced {
+            self.shown.synced = true;
+            tracing::info!("{}: listed", self.shown.kind);
+            self.engine.source(self.shown.clone()).await;
+        }
+    }
+
+    /// Says once what is wrong, and once that it is well again.
+    async fn set(&mut self, error: Option<String>) {
+        if self.shown.error == error {
+            return;
+        }
+        match &error {
+            Some(error) => {
+                tracing::warn!("{}: {error}; what is known is served on", self.shown.kind)
+            }
+            None => tracing::info!("{}: the server answers again", self.shown.kind),
+        }
+        self.shown.error = error;
+        self.engine.source(self.shown.clone()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_keep_what_is_looked_at() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {
+                "name": "a", "namespace": "b", "labels": {"app": "a"},
+                "annotations": {"large": "x"}, "managedFields": [{"manager": "kubelet"}],
+            },
+            "spec": {
+                "nodeName": "n", "hostname": "h", "subdomain": "s", "volumes": [{"name": "v"}],
+                "containers": [{"name": "c", "image": "i", "ports": [{"name": "p", "containerPort": 80}]}],
+            },
+            "status": {"podIPs": [{"ip": "10.0.0.1"}], "phase": "Running"},
+        }))
+        .expect("a Pod");
+        let expected = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "namespace": "b", "labels": {"app": "a"}},
+            "spec": {
+                "nodeName": "n", "hostname": "h", "subdomain": "s",
+                "containers": [{"name": "c", "ports": [{"name": "p", "containerPort": 80}]}],
+            },
+            "status": {"podIPs": [{"ip": "10.0.0.1"}], "phase": "Running"},
+        });
+        assert_eq!(pod.into_object().to_value(), expected);
+    }
+}
