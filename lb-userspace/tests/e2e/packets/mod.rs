@@ -8,6 +8,7 @@ mod mtu;
 mod policy;
 mod reach;
 mod refuse;
+mod short;
 mod survive;
 mod throughput;
 
@@ -31,6 +32,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         hairpin::tests(),
         throughput::tests(),
         bare::tests(),
+        short::tests(),
     ];
     all.into_iter().flatten().collect()
 }
