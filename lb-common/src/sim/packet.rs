@@ -92,6 +92,8 @@ pub enum Payload {
 impl Frame {
     /// Who it is for: the first six bytes of every frame.
     pub const DESTINATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    /// Whom it comes from: the next six.
+    pub const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
     /// A frame without tags.
     pub fn new(packet: Ip) -> Self {
@@ -101,7 +103,7 @@ impl Frame {
     /// Its bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = Self::DESTINATION.to_vec();
-        bytes.extend([2, 0, 0, 0, 0, 2]);
+        bytes.extend(Self::SOURCE);
         for tag in &self.tags {
             bytes.extend(tag.to_be_bytes());
             bytes.extend([0x20, 7]);

@@ -289,6 +289,10 @@ impl Maps for Model {
 
     fn grace(&mut self) -> io::Result<()> {
         self.call(|_| {})?;
+        // The dead wait for nobody: who reads goes on from what it has read.
+        if self.crashed() {
+            return Ok(());
+        }
         self.graces += 1;
         // Programs that run now have begun after the last write.
         self.finders.clear();
@@ -297,6 +301,8 @@ impl Maps for Model {
         self.allowed = self.announced.clone();
         self.listed = self.announced_listed.clone();
         self.just = self.announced_just.clone();
+        // Those that begin now may be about to ask what the writes to come change.
+        self.check();
         Ok(())
     }
 

@@ -5,7 +5,8 @@
 //! that serves the machine. `harness` sets the stage, `probe` is the workload (this same binary,
 //! run again inside the client's namespace and cgroup), every other module is one topic's tests.
 //!
-//! They need root. `LB_E2E=skip` skips them where there is none.
+//! They need root. `LB_E2E=skip` skips them where there is none. `LB_CAPTURE=1` keeps the packets that the node of a failing
+//! test of the packet path saw, as `target/tmp/e2e-*.pcap`.
 
 mod harness;
 mod probe;

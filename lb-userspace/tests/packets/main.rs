@@ -1,7 +1,8 @@
 //! The packet path in the kernel: what the loaded programs do to packets, by `BPF_PROG_TEST_RUN`, is what the same
 //! decisions do on the host, byte for byte, and moves the same counters.
 //!
-//! They need root. `LB_E2E=skip` skips them where there is none.
+//! They need root. `LB_E2E=skip` skips them where there is none. `LB_PACKETS` is the number of random packets, `LB_SEED` the seed
+//! that a failure has named: it sends the same ones again.
 
 mod capture;
 mod cases;

@@ -17,6 +17,9 @@ use crate::abi::{Hook, Life};
 use crate::path::Reason;
 use crate::path::packet::Link;
 
+/// Length of the link header.
+const ETHERNET: usize = 14;
+
 /// Some packets, one after the other, over one set of tables.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -28,6 +31,19 @@ pub struct Case {
     pub link: Link,
     /// The packets.
     pub steps: Vec<Step>,
+}
+
+impl Case {
+    /// Whether a frame ends before its IP header does. Over a wire these are the kernel's to treat, but
+    /// `BPF_PROG_TEST_RUN` does not take them (`bpf_prog_test_run_skb`, net/bpf/test_run.c).
+    pub fn is_cut_short(&self) -> bool {
+        let ends_early = |frame: &[u8]| match frame.get(12..ETHERNET) {
+            Some([0x08, 0x00]) => frame.len() < ETHERNET + 20,
+            Some([0x86, 0xdd]) => frame.len() < ETHERNET + 40,
+            _ => false,
+        };
+        self.link == Link::Ethernet && self.steps.iter().any(|step| ends_early(&step.frame))
+    }
 }
 
 /// A packet.
@@ -87,7 +103,6 @@ pub fn all() -> Vec<Case> {
 
 /// The same cases on a device without link header, where there are no VLAN tags.
 fn without_link_header(cases: &[Case]) -> Vec<Case> {
-    const ETHERNET: usize = 14;
     let strip = |frame: &[u8]| frame[ETHERNET..].to_vec();
     let untagged = |step: &Step| {
         step.frame.len() > ETHERNET && matches!(step.frame[12..14], [0x08, 0x00] | [0x86, 0xdd])

@@ -81,6 +81,17 @@ pub(super) fn add(v4: bool, add: Add<'_>) {
             Step::passes(Hook::Ingress, cut(l4), Reason::Short),
         ],
     );
+    let cut_at = |lengths: &[usize]| {
+        let passes = |hook| move |&length| Step::passes(hook, cut(length), Reason::Short);
+        let ways = [Hook::Ingress, Hook::Egress];
+        ways.into_iter().flat_map(|hook| lengths.iter().map(passes(hook))).collect()
+    };
+    add("frames without an IP header pass, and are counted", world(), cut_at(&[14]));
+    add(
+        "frames that end within their IP header pass, and are counted",
+        world(),
+        cut_at(&[15, 16, 18, l4 - 1]),
+    );
     // The length of TCP's header, too small, and beyond the end.
     add(
         "packets that contradict themselves pass, and are counted",

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
+use super::frames::packet_socket;
 use super::netns::Namespace;
 use super::{report, sandbox};
 
@@ -29,7 +30,7 @@ impl Capture {
         std::env::var_os("LB_CAPTURE")?;
         let name = format!("e2e-{}-{}.pcap", std::process::id(), sandbox::get().next_number());
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let socket = namespace.run(packet_socket).expect("root may listen to packets");
+        let socket = namespace.run(socket).expect("root may listen to packets");
         let over = Arc::new(AtomicBool::new(false));
         let (file, is_over) = (File::create(&path).expect("target/tmp"), Arc::clone(&over));
         let thread = thread::spawn(move || record(&socket, file, &is_over));
@@ -50,9 +51,8 @@ impl Drop for Capture {
     }
 }
 
-fn packet_socket() -> io::Result<Socket> {
-    let all = i32::from(u16::try_from(libc::ETH_P_ALL).unwrap_or_default().to_be());
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(all.into()))?;
+fn socket() -> io::Result<Socket> {
+    let socket = packet_socket()?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     socket.set_recv_buffer_size(8 << 20)?;
     Ok(socket)

@@ -10,6 +10,7 @@
 //! packets is translated.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -222,6 +223,11 @@ fn wire(router: &Namespace, client: &Namespace, nodes: [&Namespace; 2]) {
         addr add 2001:db8:113::10/64 dev eth0 nodad
         route add default via 203.0.113.1
         route add default via 2001:db8:113::1");
+    // Below the ports by which the node stands in for it: so a pod sees whose port it is.
+    client.run(|| {
+        let file = "/proc/sys/net/ipv4/ip_local_port_range";
+        fs::write(file, "32768 49151").expect("a namespace of our own");
+    });
 }
 
 /// Gives a node a device behind which its pods are.

@@ -6,6 +6,7 @@ pub(crate) mod capture;
 pub(crate) mod cgroup;
 pub(crate) mod command;
 pub(crate) mod echo;
+pub(crate) mod frames;
 pub(crate) mod janitor;
 pub(crate) mod lan;
 pub(crate) mod manifest;

@@ -1,5 +1,7 @@
 //! What `lb status -o json` says of counters, map fill and refused objects.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 /// A hook's counters, by the names the status gives them.
@@ -12,6 +14,8 @@ pub(crate) enum Op {
     PeerName,
     /// A packet on its way in.
     Ingress,
+    /// A packet on its way out.
+    Egress,
 }
 
 impl Op {
@@ -23,6 +27,7 @@ impl Op {
             Self::UdpReceive => "udpReceive",
             Self::PeerName => "peerName",
             Self::Ingress => "ingress",
+            Self::Egress => "egress",
         }
     }
 }
@@ -42,6 +47,16 @@ impl Status {
         let counters = &self.0["datapath"]["counters"];
         assert!(counters.is_object(), "status has no .datapath.counters: {}", self.0);
         counters[op.name()][reason].as_u64().unwrap_or(0)
+    }
+
+    /// All that the hook has decided, and how often.
+    #[track_caller]
+    pub(crate) fn counted(&self, op: Op) -> BTreeMap<String, u64> {
+        let counters = self.0["datapath"]["counters"].as_object();
+        let counters = counters.unwrap_or_else(|| panic!("no .datapath.counters: {}", self.0));
+        let reasons = counters.get(op.name()).and_then(Value::as_object).into_iter().flatten();
+        let count = |count: &Value| count.as_u64().unwrap_or_else(|| panic!("{count}: no count"));
+        reasons.map(|(reason, number)| (reason.clone(), count(number))).collect()
     }
 
     /// How often any hook has decided so.

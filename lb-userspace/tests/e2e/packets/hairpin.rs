@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use libtest_mimic::Trial;
 
-use super::{LISTEN, visits};
+use super::{LISTEN, visits, web};
+use crate::harness::lan::EXTERNAL;
 use crate::harness::netns::Namespace;
 use crate::harness::{Lan, Pod, cases, eventually, service};
 use crate::probe::Visit;
@@ -91,4 +92,11 @@ fn a_guest_reaches_pods_behind_other_devices() {
     assert_reaches(&lan, &guest, "near");
     assert_eq!(lan.guest_of("near").ip(), pod.v6, "a pod on this node sees the guest");
     assert_reaches(&lan, &guest, "far");
+    // What keeps clients from outside on this node does not concern those that are inside.
+    lan.apply(&[&web("kept", "far", "externalTrafficPolicy: Local,")]);
+    let probe = lan.probe_in(&guest);
+    for ip in EXTERNAL {
+        let to = SocketAddr::new(ip, 80);
+        assert_eq!(probe.tcp(to), Ok(Visit { pod: "far".to_owned(), peer: to }), "TCP to {to}");
+    }
 }

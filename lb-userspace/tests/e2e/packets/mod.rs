@@ -8,6 +8,7 @@ mod mtu;
 mod policy;
 mod reach;
 mod refuse;
+mod short;
 mod survive;
 mod throughput;
 
@@ -31,6 +32,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         hairpin::tests(),
         throughput::tests(),
         bare::tests(),
+        short::tests(),
     ];
     all.into_iter().flatten().collect()
 }
@@ -96,6 +98,12 @@ fn like(addresses: [IpAddr; 2], to: SocketAddr) -> IpAddr {
 #[track_caller]
 fn assert_itself(guest: SocketAddr, to: SocketAddr, how: &str) {
     assert_eq!(guest.ip(), like(CLIENT, to), "{how} to {to}: the pod sees the client's address");
+    // The client takes none of these by itself (`Lan`).
+    let port = guest.port();
+    assert!(
+        !SNAT_PORTS.contains(&port),
+        "{how} to {to}: the pod sees the client's port, not {port}"
+    );
 }
 
 /// Whom the client is to its pod: the node.
