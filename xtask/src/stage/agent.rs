@@ -85,6 +85,11 @@ impl Agent {
             .with_context(|| format!("Service {service} has no NodePort: {object}"))
     }
 
+    /// What `lb status` tells.
+    pub(crate) fn status(&self) -> Result<serde_json::Value> {
+        self.json(&["status"])
+    }
+
     fn service(&self, name: &str) -> Result<serde_json::Value> {
         self.json(&["get", "svc", name])
     }

@@ -69,6 +69,15 @@ impl Pod {
         Ok(())
     }
 
+    /// Reads a setting of the network.
+    pub(crate) fn get(&self, setting: &str) -> Result<String> {
+        let mut cat = Command::new("cat");
+        cat.arg(format!("/proc/sys/{setting}"));
+        self.place(&mut cat)?;
+        let value = process::capture(&mut cat).with_context(|| format!("cannot read {setting}"))?;
+        Ok(value.trim().to_owned())
+    }
+
     /// The file by which processes join the cgroup.
     fn members(&self) -> Result<Option<File>> {
         let Some(cgroup) = &self.cgroup else { return Ok(None) };
