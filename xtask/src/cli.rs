@@ -75,6 +75,12 @@ enum Command {
     /// Ask a DNS server questions, and print how it answered, as JSON
     #[command(hide = true)]
     DnsLoad(bench::dns::load::Order),
+    /// Send what a server of loads takes, and print how it went, as JSON
+    #[command(hide = true)]
+    Load(bench::load::Order),
+    /// Take the loads of benchmarks, at one TCP and UDP port
+    #[command(hide = true)]
+    LoadServer(bench::load::server::Order),
 }
 
 /// Runs the command given on the command line. A command that runs another program hands on its
@@ -112,6 +118,8 @@ pub(crate) fn run() -> Result<ExitCode> {
             fuzz::run(target, seconds)?;
         }
         Command::DnsLoad(order) => bench::dns::load::run(&order)?,
+        Command::Load(order) => bench::load::run(&order)?,
+        Command::LoadServer(order) => bench::load::server::run(&order)?,
     }
     Ok(ExitCode::SUCCESS)
 }

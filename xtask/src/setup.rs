@@ -72,6 +72,16 @@ pub(crate) fn for_bench_dns() -> Vec<Need> {
     needs
 }
 
+/// What the benchmark of forwarding compares with.
+pub(crate) fn for_bench_forwarding() -> Vec<Need> {
+    let mut needs = for_namespaces();
+    needs.push(Need {
+        services: &["nftables.service"],
+        ..Need::program("nft", "nftables", 5, "translates addresses, to be compared with")
+    });
+    needs
+}
+
 /// What fuzz targets are linked with.
 pub(crate) fn for_fuzz() -> Vec<Need> {
     vec![Need::program("c++", "g++", 20, "compiles libFuzzer, which is written in C++")]

@@ -1,14 +1,18 @@
 //! Benchmarks: lb and something that people use today, on the same machine in the same run, taking
 //! turns. What counts is the ratio of the two; absolute numbers belong to the machine.
 //!
-//! A scenario is a module with a function that returns a [`Comparison`]; [`pairs`] holds how it is
-//! measured, [`report`] how it is shown.
+//! A scenario is a module with a function that returns a [`Comparison`], or one for each thing that lb is compared
+//! with; [`pairs`] holds how it is measured, [`report`] how it is shown. [`sides`] are networks with a balancer in
+//! the middle, [`load`] is what goes through them.
 
 pub(crate) mod dns;
+mod forwarding;
+pub(crate) mod load;
 mod machine;
 mod packets;
 mod pairs;
 mod report;
+mod sides;
 
 use std::path::PathBuf;
 
@@ -26,6 +30,8 @@ pub(crate) enum Scenario {
     Dns,
     /// What the programs of the packet path take for a packet, against the shortest path through them
     Packets,
+    /// NodePorts for clients on other hosts, against nftables and against forwarding alone
+    Forwarding,
 }
 
 impl Scenario {
@@ -33,21 +39,23 @@ impl Scenario {
         match self {
             Self::Dns => setup::for_bench_dns(),
             Self::Packets => setup::for_namespaces(),
+            Self::Forwarding => setup::for_bench_forwarding(),
         }
     }
 
     /// Whether it runs `lb`.
     fn runs_lb(self) -> bool {
         match self {
-            Self::Dns => true,
+            Self::Dns | Self::Forwarding => true,
             Self::Packets => false,
         }
     }
 
-    fn measure(self, plan: &Plan) -> Result<Comparison> {
+    fn measure(self, plan: &Plan) -> Result<Vec<Comparison>> {
         match self {
-            Self::Dns => dns::measure(plan),
-            Self::Packets => packets::measure(plan),
+            Self::Dns => Ok(vec![dns::measure(plan)?]),
+            Self::Packets => Ok(vec![packets::measure(plan)?]),
+            Self::Forwarding => forwarding::measure(plan),
         }
     }
 }
@@ -76,7 +84,9 @@ pub(crate) fn run(scenarios: &[Scenario], quick: bool, self_check: bool) -> Resu
     let plan = Plan { lb, pairs, seconds };
 
     process::catch_interrupts()?;
-    let comparisons: Result<Vec<Comparison>> =
-        scenarios.iter().map(|scenario| scenario.measure(&plan)).collect();
-    report::show(&machine, &comparisons?)
+    let mut comparisons = Vec::new();
+    for scenario in scenarios {
+        comparisons.extend(scenario.measure(&plan)?);
+    }
+    report::show(&machine, &comparisons)
 }

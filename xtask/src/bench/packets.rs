@@ -55,7 +55,7 @@ fn add(rows: &mut Vec<Row>, output: &str) -> Result<()> {
     for (index, case) in cases.iter().enumerate() {
         let name = case["case"].as_str().context("a case without name")?;
         let number = |name: &str| case[name].as_f64().with_context(|| format!("{case}: {name}?"));
-        let pair = (number("nanoseconds")?, number("least")?);
+        let pair = [number("nanoseconds")?, number("least")?];
         if rows.len() == index {
             let quantity = "ns for each packet".to_owned();
             rows.push(Row { case: name.to_owned(), quantity, pairs: Vec::new(), goal: None });

@@ -1,17 +1,22 @@
-//! Two sides that take turns, A B A B, so that what else happens on the machine meets both alike;
-//! and what is made of the numbers: medians, spreads, and the ratio within each pair.
+//! Sides that take turns, A B A B, so that what else happens on the machine meets all alike; and what is made of
+//! the numbers: medians, spreads, and the ratio within each pair.
 
 use anyhow::{Result, ensure};
 
 use crate::progress::Steps;
 
-/// Who is measured.
+/// Who is measured, where two are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// lb.
     Subject,
     /// What lb is compared with.
     Reference,
+}
+
+impl Side {
+    /// In the order of a pair.
+    pub(super) const BOTH: [Self; 2] = [Self::Subject, Self::Reference];
 }
 
 /// What a scenario found.
@@ -33,7 +38,7 @@ pub(super) struct Row {
     /// What was measured, with its unit.
     pub(super) quantity: String,
     /// lb's numbers and the other's, one of each for each pair.
-    pub(super) pairs: Vec<(f64, f64)>,
+    pub(super) pairs: Vec<[f64; 2]>,
     /// What the median ratio should be.
     pub(super) goal: Option<Goal>,
 }
@@ -88,37 +93,42 @@ impl Spread {
 impl Row {
     /// lb's numbers.
     pub(super) fn subject(&self) -> Spread {
-        Spread::of(self.pairs.iter().map(|pair| pair.0))
+        Spread::of(self.pairs.iter().map(|pair| pair[0]))
     }
 
     /// The reference's numbers.
     pub(super) fn reference(&self) -> Spread {
-        Spread::of(self.pairs.iter().map(|pair| pair.1))
+        Spread::of(self.pairs.iter().map(|pair| pair[1]))
     }
 
     /// lb's number divided by the reference's, within each pair.
     pub(super) fn ratio(&self) -> Spread {
-        Spread::of(self.pairs.iter().map(|pair| pair.0 / pair.1))
+        Spread::of(self.pairs.iter().map(|[subject, reference]| subject / reference))
     }
 }
 
-/// Measures both sides in turns, `pairs` times. `measure` returns one number for each quantity,
-/// always in the same order; what comes back is, for each quantity, the pairs of numbers.
-pub(super) fn alternate(
-    pairs: usize,
+/// Measures these sides in turns, `rounds` times. `measure` returns one number for each quantity, always in the same
+/// order; what comes back is, for each quantity, the rounds, and in each of them a number for every side.
+pub(super) fn alternate<S: Copy, const SIDES: usize>(
+    sides: [S; SIDES],
+    rounds: usize,
     case: &str,
     steps: &Steps,
-    mut measure: impl FnMut(Side) -> Result<Vec<f64>>,
-) -> Result<Vec<Vec<(f64, f64)>>> {
-    let mut quantities: Vec<Vec<(f64, f64)>> = Vec::new();
-    for number in 1..=pairs {
-        steps.next(&format!("{case}: pair {number} of {pairs}"));
-        let subject = measure(Side::Subject)?;
-        let reference = measure(Side::Reference)?;
-        ensure!(subject.len() == reference.len(), "{case}: the sides have other quantities");
-        quantities.resize(subject.len(), Vec::new());
-        for (quantity, pair) in quantities.iter_mut().zip(subject.into_iter().zip(reference)) {
-            quantity.push(pair);
+    mut measure: impl FnMut(S) -> Result<Vec<f64>>,
+) -> Result<Vec<Vec<[f64; SIDES]>>> {
+    let mut quantities: Vec<Vec<[f64; SIDES]>> = Vec::new();
+    for number in 1..=rounds {
+        steps.next(&format!("{case}: round {number} of {rounds}"));
+        let mut round = sides.map(|_| Vec::new());
+        for (numbers, side) in round.iter_mut().zip(sides) {
+            *numbers = measure(side)?;
+        }
+        let count = round.first().map_or(0, Vec::len);
+        let agree = round.iter().all(|numbers| numbers.len() == count);
+        ensure!(agree, "{case}: the sides have other quantities");
+        quantities.resize(count, Vec::new());
+        for (index, quantity) in quantities.iter_mut().enumerate() {
+            quantity.push(round.each_ref().map(|numbers| numbers[index]));
         }
     }
     Ok(quantities)
@@ -128,7 +138,7 @@ pub(super) fn alternate(
 mod tests {
     use super::*;
 
-    fn row(pairs: &[(f64, f64)]) -> Row {
+    fn row(pairs: &[[f64; 2]]) -> Row {
         Row { case: String::new(), quantity: String::new(), pairs: pairs.to_vec(), goal: None }
     }
 
@@ -142,20 +152,20 @@ mod tests {
 
     #[test]
     fn a_ratio_is_taken_within_a_pair_so_that_a_slow_minute_counts_for_both() {
-        let row = row(&[(50.0, 100.0), (5.0, 10.0), (60.0, 100.0)]);
+        let row = row(&[[50.0, 100.0], [5.0, 10.0], [60.0, 100.0]]);
         assert_eq!(row.ratio(), Spread { least: 0.5, median: 0.5, greatest: 0.6 });
     }
 
     #[test]
     fn the_sides_take_turns_and_lb_begins() {
         let mut order = Vec::new();
-        let quantities = alternate(2, "case", &Steps::new(2), |side| {
+        let quantities = alternate(Side::BOTH, 2, "case", &Steps::new(2), |side| {
             order.push(side);
             Ok(vec![1.0, if side == Side::Subject { 2.0 } else { 3.0 }])
         })
         .expect("nothing fails");
         assert_eq!(order, [Side::Subject, Side::Reference, Side::Subject, Side::Reference]);
-        assert_eq!(quantities, [[(1.0, 1.0), (1.0, 1.0)], [(2.0, 3.0), (2.0, 3.0)]]);
+        assert_eq!(quantities, [[[1.0, 1.0], [1.0, 1.0]], [[2.0, 3.0], [2.0, 3.0]]]);
     }
 
     #[test]

@@ -141,7 +141,7 @@ mod tests {
         let rows = [Row {
             case: "A".into(),
             quantity: "queries/s".into(),
-            pairs: vec![(40_000.0, 80_000.0), (44_000.0, 80_000.0), (20_000.0, 80_000.0)],
+            pairs: vec![[40_000.0, 80_000.0], [44_000.0, 80_000.0], [20_000.0, 80_000.0]],
             goal: Some(Goal::AtLeast(0.5)),
         }];
         let table = table(&rows);

@@ -85,10 +85,20 @@ impl Agent {
             .with_context(|| format!("Service {service} has no NodePort: {object}"))
     }
 
+    /// What `lb status` tells.
+    pub(crate) fn status(&self) -> Result<serde_json::Value> {
+        self.json(&["status"])
+    }
+
     fn service(&self, name: &str) -> Result<serde_json::Value> {
-        let object = process::capture(&mut self.client(&["get", "svc", name, "-o", "json"]))?;
+        self.json(&["get", "svc", name])
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<serde_json::Value> {
+        let object = process::capture(self.client(arguments).args(["-o", "json"]))?;
+        let words = arguments.join(" ");
         serde_json::from_str(&object)
-            .with_context(|| format!("lb get svc {name} -o json gave no JSON: {object}"))
+            .with_context(|| format!("lb {words} -o json gave no JSON: {object}"))
     }
 
     /// Ends the agent, and undoes what it did to the node.

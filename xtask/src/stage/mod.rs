@@ -74,63 +74,51 @@ impl Stage {
     /// Adds a pod to the network. `id` tells it from another pod of the same name.
     pub(crate) fn add_pod(&self, name: &str, id: u8) -> Result<Pod> {
         let address = Ipv4Addr::new(10, 244, 0, id);
-        let (network, namespace) = (self.network(), format!("{}-pod-{id}", self.name));
-        let (port, subnet) = (format!("pod-{id}"), format!("{address}/24"));
-        ip(&["netns", "add", &namespace])?;
+        let (network, port) = (self.network(), format!("pod-{id}"));
+        let mut pod = self.add_namespace(&port, address)?;
+        pod.name = name.to_owned();
+        let namespace = pod.netns();
         ip(&[
             "-n", &network, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
             &namespace,
         ])?;
         ip(&["-n", &network, "link", "set", &port, "master", "bridge", "up"])?;
-        ip(&["-n", &namespace, "address", "add", &subnet, "dev", "eth0"])?;
-        ip(&["-n", &namespace, "link", "set", "eth0", "up"])?;
-        ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
-
-        let cgroup = self.cgroup.join(format!("pod-{id}"));
-        fs::create_dir(&cgroup).with_context(|| format!("cannot create {}", cgroup.display()))?;
-        let namespace = Path::new(NAMESPACES).join(namespace);
-        Ok(Pod { name: name.to_owned(), address, namespace, cgroup: Some(cgroup) })
+        pod.ip(&["address", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        pod.ip(&["link", "set", "eth0", "up"])?;
+        pod.cgroup = Some(self.add_cgroup(&port)?);
+        Ok(pod)
     }
 
     /// Adds a host elsewhere, on a network that it shares with `node` only.
     pub(crate) fn add_host(&self, name: &str, node: &Pod) -> Result<Pod> {
-        let (address, at_node) = (HOST, NODE);
+        let host = self.add_namespace(name, HOST)?;
+        connect([(node, UPLINK, NODE), (&host, "eth0", HOST)])?;
+        node.set("net/ipv4/ip_forward", "1")
+            .context("the node cannot be made to forward packets")?;
+        Ok(host)
+    }
+
+    /// Adds a network namespace that is connected to nothing, without a cgroup. `address` is the one by which
+    /// it will be known.
+    pub(crate) fn add_namespace(&self, name: &str, address: Ipv4Addr) -> Result<Pod> {
         let namespace = format!("{}-{name}", self.name);
         ip(&["netns", "add", &namespace])?;
-        ip(&[
-            "-n",
-            &node.netns(),
-            "link",
-            "add",
-            UPLINK,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "eth0",
-            "netns",
-            &namespace,
-        ])?;
-        for (namespace, device, address) in
-            [(&node.netns(), UPLINK, at_node), (&namespace, "eth0", address)]
-        {
-            let address = format!("{address}/24");
-            ip(&["-n", namespace, "address", "add", &address, "dev", device])?;
-            ip(&["-n", namespace, "link", "set", device, "up"])?;
-        }
-        ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
-        let mut forward = Command::new("sh");
-        forward.args(["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"]);
-        node.place(&mut forward)?;
-        process::capture(&mut forward).context("the node cannot be made to forward packets")?;
         let namespace = Path::new(NAMESPACES).join(namespace);
-        Ok(Pod { name: name.to_owned(), address, namespace, cgroup: None })
+        let pod = Pod { name: name.to_owned(), address, namespace, cgroup: None };
+        pod.ip(&["link", "set", "lo", "up"])?;
+        Ok(pod)
+    }
+
+    /// Adds a cgroup below that of the stage.
+    pub(crate) fn add_cgroup(&self, name: &str) -> Result<PathBuf> {
+        let cgroup = self.cgroup.join(name);
+        fs::create_dir(&cgroup).with_context(|| format!("cannot create {}", cgroup.display()))?;
+        Ok(cgroup)
     }
 
     /// Gives a pod a way to hosts elsewhere, through the node, and to the node's address there.
     pub(crate) fn route_to_hosts(&self, pod: &Pod, node: &Pod) -> Result<()> {
-        let node = node.address.to_string();
-        ip(&["-n", &pod.netns(), "route", "add", HOSTS, "via", &node])
+        pod.ip(&["route", "add", HOSTS, "via", &node.address.to_string()])
     }
 
     fn network(&self) -> String {
@@ -144,6 +132,18 @@ impl Drop for Stage {
             remove(&self.name, cgroups);
         }
     }
+}
+
+/// Connects two namespaces by a device in each, whose addresses share a /24.
+pub(crate) fn connect(ends: [(&Pod, &str, Ipv4Addr); 2]) -> Result<()> {
+    let [(one, device, _), (other, peer, _)] = ends;
+    let other = other.netns();
+    one.ip(&["link", "add", device, "type", "veth", "peer", "name", peer, "netns", &other])?;
+    for (pod, device, address) in ends {
+        pod.ip(&["address", "add", &format!("{address}/24"), "dev", device])?;
+        pod.ip(&["link", "set", device, "up"])?;
+    }
+    Ok(())
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {

@@ -11,6 +11,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+use super::process;
+
 /// Where a process runs.
 #[derive(Clone)]
 pub(crate) struct Pod {
@@ -51,6 +53,31 @@ impl Pod {
         unsafe { command.pre_exec(enter) };
         Ok(())
     }
+
+    /// Runs ip(8) for this namespace.
+    pub(crate) fn ip(&self, arguments: &[&str]) -> Result<()> {
+        super::ip(&[&["-n", &self.netns()], arguments].concat())
+    }
+
+    /// Changes a setting of the network, such as `net/ipv4/ip_forward`.
+    pub(crate) fn set(&self, setting: &str, value: &str) -> Result<()> {
+        // Whose setting it is follows from who opens the file.
+        let mut echo = Command::new("sh");
+        echo.args(["-c", "echo \"$0\" > \"/proc/sys/$1\"", value, setting]);
+        self.place(&mut echo)?;
+        process::capture(&mut echo).with_context(|| format!("cannot set {setting}"))?;
+        Ok(())
+    }
+
+    /// Reads a setting of the network.
+    pub(crate) fn get(&self, setting: &str) -> Result<String> {
+        let mut cat = Command::new("cat");
+        cat.arg(format!("/proc/sys/{setting}"));
+        self.place(&mut cat)?;
+        let value = process::capture(&mut cat).with_context(|| format!("cannot read {setting}"))?;
+        Ok(value.trim().to_owned())
+    }
+
     /// The file by which processes join the cgroup.
     fn members(&self) -> Result<Option<File>> {
         let Some(cgroup) = &self.cgroup else { return Ok(None) };

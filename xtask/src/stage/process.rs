@@ -62,13 +62,9 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(stdout)
 }
 
-/// Lets a command, and what it starts, run on this processor only, and there before everything that
-/// has an ordinary priority.
-pub(crate) fn pin(command: &mut Command, processor: usize) {
-    let mut only = CpuSet::new();
-    only.set(processor);
-    let pin = move || {
-        sched_setaffinity(None, &only)?;
+/// Lets a command, and what it starts, run before everything that has an ordinary priority.
+pub(crate) fn prefer(command: &mut Command) {
+    let prefer = || {
         setpriority_process(None, FIRST)?;
         // Where sessions share a processor between them, priorities are those of sessions
         // (sched(7), "The autogroup feature"); elsewhere there is no such file.
@@ -79,7 +75,32 @@ pub(crate) fn pin(command: &mut Command, processor: usize) {
         Ok(())
     };
     // SAFETY: between fork and exec only async-signal-safe system calls are made.
+    unsafe { command.pre_exec(prefer) };
+}
+
+/// The same, on this processor only.
+pub(crate) fn pin(command: &mut Command, processor: usize) {
+    prefer(command);
+    let mut only = CpuSet::new();
+    only.set(processor);
+    let pin = move || Ok(sched_setaffinity(None, &only)?);
+    // SAFETY: between fork and exec only async-signal-safe system calls are made.
     unsafe { command.pre_exec(pin) };
+}
+
+/// The same, and nothing of ordinary priority gets more than the twentieth of the processor that the kernel keeps for
+/// it (sched(7), "SCHED_FIFO"): a busy machine disturbs less.
+pub(crate) fn pin_alone(command: &mut Command, processor: usize) {
+    pin(command, processor);
+    let lead = || {
+        let least = libc::sched_param { sched_priority: 1 };
+        // SAFETY: the kernel reads `least`, which lives through the call.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const least) };
+        // Where cgroups give it no time of this kind, the priority of `pin` has to do.
+        Ok(())
+    };
+    // SAFETY: between fork and exec only async-signal-safe system calls are made.
+    unsafe { command.pre_exec(lead) };
 }
 
 /// A process that ends with its owner.

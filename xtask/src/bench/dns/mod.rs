@@ -155,7 +155,7 @@ impl Arena {
             cases.insert(1, case("A, ClusterIP", CLUSTER_IP, questions("addresses")));
         }
         for case in &cases {
-            for side in [Side::Subject, Side::Reference] {
+            for side in Side::BOTH {
                 self.wait_until_ready(case, side)?;
             }
         }
@@ -192,11 +192,11 @@ impl Arena {
     fn compare(&mut self, case: &Case, plan: &Plan, steps: &Steps) -> Result<Vec<Row>> {
         steps.next(&format!("{}: finding a rate that both can answer", case.name));
         let mut slowest = f64::INFINITY;
-        for side in [Side::Subject, Side::Reference] {
+        for side in Side::BOTH {
             slowest = slowest.min(self.ask(case, side, plan.seconds / 2.0, None)?.rate);
         }
         let rate = (slowest * PACE / 1e3).floor().max(1.0) * 1e3;
-        let quantities = pairs::alternate(plan.pairs, case.name, steps, |side| {
+        let quantities = pairs::alternate(Side::BOTH, plan.pairs, case.name, steps, |side| {
             let most = self.ask(case, side, plan.seconds, None)?;
             let paced = self.ask(case, side, plan.seconds, Some(rate))?;
             Ok(vec![most.rate, most.p99, paced.p99, most.cost, most.timeouts + paced.timeouts])
