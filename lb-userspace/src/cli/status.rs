@@ -15,7 +15,7 @@ use super::output::{self, Out};
 use super::table::Table;
 use crate::api::types::{RefusedObject, SourceStatus, Status};
 use crate::datapath::{self, TakingOver};
-use crate::dns::{self, UpstreamState};
+use crate::dns::UpstreamState;
 use crate::flows;
 use crate::health;
 use crate::sockets;
@@ -315,6 +315,7 @@ mod tests {
     use crate::api::types::{AgentStatus, ObjectCounts};
     use crate::cli::output::tests::Captured;
     use crate::datapath::{FormerLayout, MapStatus, ProgramStatus, SelfTest};
+    use crate::dns;
 
     fn status() -> Status {
         Status {

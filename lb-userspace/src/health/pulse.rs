@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
-/// How long a change may wait. As kube-proxy's: twice its sync period of 30 s
+/// How long a change may wait, in milliseconds. As kube-proxy's: twice its sync period of 30 s
 /// (`cmd/kube-proxy/app/server.go`).
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: u64 = 60_000;
 
 /// Set by the engine's thread, read by those who are asked. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Pulse {
     fn keeps_up_at(&self, now: Instant) -> bool {
         match self.0.waiting.load(Ordering::Relaxed) {
             0 => true,
-            since => self.offset(now) < since - 1 + PATIENCE.as_millis() as u64,
+            since => self.offset(now) < since - 1 + PATIENCE,
         }
     }
 
@@ -85,6 +85,8 @@ impl Pulse {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -146,7 +146,7 @@ mod tests {
         said(
             slice(|slice| {
                 slice["endpoints"] =
-                    json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["fd00::1"]}])
+                    json!([{"addresses": ["10.0.0.1"]}, {"addresses": ["fd00::1"]}]);
             }),
             "endpoints[1].addresses[0]: \"fd00::1\" is no IPv4 address; the endpoint is left out",
         );

@@ -228,7 +228,7 @@ impl Health {
         }
         match &error {
             Some(error) => {
-                tracing::warn!("{}: {error}; what is known is served on", self.shown.kind)
+                tracing::warn!("{}: {error}; what is known is served on", self.shown.kind);
             }
             None => tracing::info!("{}: the server answers again", self.shown.kind),
         }

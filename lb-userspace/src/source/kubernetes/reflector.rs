@@ -377,10 +377,8 @@ impl End {
     /// A server that has no streaming lists, or has them switched off, refuses the wish as invalid
     /// (`validateWatchOptions` in `k8s.io/apimachinery`).
     fn of_streaming(self) -> Self {
-        match self {
-            Self::Failed(message, _) if message.ends_with("(422)") => Self::NoStreams,
-            end => end,
-        }
+        let refused = matches!(&self, Self::Failed(message, _) if message.ends_with("(422)"));
+        if refused { Self::NoStreams } else { self }
     }
 }
 
