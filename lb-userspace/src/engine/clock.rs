@@ -30,17 +30,20 @@ impl Clock {
         self.sent = sent;
     }
 
-    /// The kernel is in step with what was committed.
-    pub(super) fn made(&self, committed: &Committed, begun: Instant) {
+    /// Services are served anew since then.
+    pub(super) fn served(&self, begun: Instant) {
+        self.metrics.served(begun.elapsed(), self.sent.elapsed());
+    }
+
+    /// Objects have changed.
+    pub(super) fn count(&self, committed: &Committed) {
         let count = |kinds: &[Kind]| {
             let events = committed.events.iter().filter(|event| kinds.contains(&event.key.kind));
             events.count() as u64
         };
         let services = count(&[Kind::Service]);
         let endpoints = count(&[Kind::EndpointSlice, Kind::Endpoints, Kind::Pod]);
-        if services + endpoints > 0 {
-            self.metrics.made(services, endpoints, begun.elapsed(), self.sent.elapsed());
-        }
+        self.metrics.changed(services, endpoints);
     }
 
     /// When what a slice shows happened. As in kube-proxy, what was so before the start does not count

@@ -102,6 +102,9 @@ impl<S: Sink> Core<S> {
             _healthy: config.checks.healthy(),
         };
         // In a cluster, what was so when an earlier agent ended counts while its maps serve.
+        if core.sink.has_adopted() {
+            core.checks.pulse().serving();
+        }
         if core.authority == Authority::Agent || core.sink.has_adopted() {
             core.checks.set(core.health_checks(core.store.services()));
         }
@@ -413,7 +416,7 @@ impl<S: Sink> Core<S> {
         self.serve(&BTreeSet::new());
         // An earlier agent may have been killed before it had closed what it should.
         self.closing.deaths();
-        self.checks.pulse().synced();
+        self.checks.pulse().serving();
     }
 
     /// Shows a batch to the kernel and to those who watch; a failed one to those who sent it.
@@ -445,9 +448,8 @@ impl<S: Sink> Core<S> {
     }
 
     fn show(&mut self, committed: &Committed) {
-        let begun = Instant::now();
         self.serve(&committed.affected);
-        self.clock.made(committed, begun);
+        self.clock.count(committed);
         self.closing.note(committed);
         self.watchers.publish(committed, &self.store);
     }
@@ -495,12 +497,16 @@ impl<S: Sink> Core<S> {
         if self.holds() {
             return;
         }
+        let begun = Instant::now();
         let (come, gone): (Vec<_>, Vec<_>) =
             self.names(services.iter()).into_iter().partition(|(_, names)| names.is_some());
         self.zones.set(gone);
         self.serve_plans(services);
         self.zones.set(come);
         self.checks.set(self.health_checks(services.iter()));
+        if !services.is_empty() {
+            self.clock.served(begun);
+        }
     }
 
     fn serve_plans(&mut self, services: &BTreeSet<Key>) {

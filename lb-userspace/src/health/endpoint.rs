@@ -63,7 +63,7 @@ struct Agent {
 fn healthz(agent: &Agent) -> Response<Body> {
     let checks = &agent.checks;
     let eligible = !checks.is_leaving();
-    let healthy = checks.is_healthy() && checks.pulse().is_synced() && eligible;
+    let healthy = checks.is_healthy() && checks.pulse().is_serving() && eligible;
     let answer = answer(checks, healthy, Some(eligible));
     agent.metrics.healthz(answer.status().as_u16());
     answer
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(statuses(&checks), (503, 503), "no engine");
         let healthy = checks.healthy();
         assert_eq!(statuses(&checks), (503, 200), "nothing is served yet");
-        checks.pulse().synced();
+        checks.pulse().serving();
         assert_eq!(statuses(&checks), (200, 200));
         checks.set_leaving(true);
         assert_eq!(statuses(&checks), (503, 200), "the node is being deleted");

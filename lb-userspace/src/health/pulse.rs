@@ -22,7 +22,7 @@ struct State {
     waiting: AtomicU64,
     /// When the last one was made: milliseconds since 1970.
     done: AtomicU64,
-    synced: AtomicBool,
+    serving: AtomicBool,
 }
 
 impl Default for Pulse {
@@ -31,7 +31,7 @@ impl Default for Pulse {
             begun: Instant::now(),
             waiting: AtomicU64::new(0),
             done: AtomicU64::new(0),
-            synced: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
         }))
     }
 }
@@ -49,14 +49,14 @@ impl Pulse {
         self.0.done.store(now, Ordering::Relaxed);
     }
 
-    /// Every source was heard once.
-    pub fn synced(&self) {
-        self.0.synced.store(true, Ordering::Relaxed);
+    /// The kernel serves what an earlier agent left, or what every source has said.
+    pub fn serving(&self) {
+        self.0.serving.store(true, Ordering::Relaxed);
     }
 
-    /// Whether every source was heard once.
-    pub fn is_synced(&self) -> bool {
-        self.0.synced.load(Ordering::Relaxed)
+    /// Whether the kernel serves anything that can be relied on.
+    pub fn is_serving(&self) -> bool {
+        self.0.serving.load(Ordering::Relaxed)
     }
 
     /// Whether no change waits for longer than it should.

@@ -55,11 +55,15 @@ fn programming_buckets() -> impl Iterator<Item = f64> {
 }
 
 impl SyncMetrics {
-    /// Changes of objects were made, which took so long; they had arrived before.
-    pub fn made(&self, services: u64, endpoints: u64, took: Duration, arrived: Duration) {
-        self.queued.set(seconds(Timestamp::now()) - arrived.as_secs_f64());
+    /// So many objects have changed.
+    pub fn changed(&self, services: u64, endpoints: u64) {
         self.service_changes.inc_by(services);
         self.endpoint_changes.inc_by(endpoints);
+    }
+
+    /// The kernel was brought in step with changes, which took so long, and which arrived so long ago.
+    pub fn served(&self, took: Duration, arrived: Duration) {
+        self.queued.set(seconds(Timestamp::now()) - arrived.as_secs_f64());
         self.duration.observe(took.as_secs_f64());
         self.last.set(seconds(Timestamp::now()));
     }
@@ -129,7 +133,8 @@ mod tests {
     #[test]
     fn names_and_buckets_are_those_of_kube_proxy() {
         let metrics = SyncMetrics::default();
-        metrics.made(2, 3, Duration::from_millis(3), Duration::from_secs(1));
+        metrics.changed(2, 3);
+        metrics.served(Duration::from_millis(3), Duration::from_secs(1));
         metrics.programmed(Timestamp::now() - Duration::from_secs(90));
         metrics.healthz(503);
         let mut registry = Registry::default();

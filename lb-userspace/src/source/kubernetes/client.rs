@@ -1,6 +1,7 @@
 //! Connections to the API server.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -29,11 +30,16 @@ pub(super) struct Connector {
     client: Mutex<Option<Shared>>,
 }
 
-struct Shared(Client);
+/// A client, and where its server is.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) client: Client,
+    pub(super) server: Arc<str>,
+}
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Client")
+        f.write_str(&self.server)
     }
 }
 
@@ -48,14 +54,13 @@ impl Connector {
     /// # Errors
     ///
     /// If there are no credentials, or they cannot be understood.
-    pub(super) async fn client(&self) -> Result<Client> {
-        let mut shared = self.client.lock().await;
-        if let Some(Shared(client)) = shared.as_ref() {
-            return Ok(client.clone());
+    pub(super) async fn client(&self) -> Result<Shared> {
+        let mut client = self.client.lock().await;
+        if let Some(shared) = client.as_ref() {
+            return Ok(shared.clone());
         }
-        let client = self.connect().await?;
-        *shared = Some(Shared(client.clone()));
-        Ok(client)
+        let shared = self.connect().await?;
+        Ok(client.insert(shared).clone())
     }
 
     /// Reads the credentials again before the next request: the server has refused those.
@@ -63,7 +68,7 @@ impl Connector {
         *self.client.lock().await = None;
     }
 
-    async fn connect(&self) -> Result<Client> {
+    async fn connect(&self) -> Result<Shared> {
         let mut config = match &self.kubeconfig {
             Some(path) => from_file(path).await?,
             None => Config::incluster().context(
@@ -72,7 +77,8 @@ impl Connector {
         };
         let agent = self.user_agent.parse().context("the node's name in a header")?;
         config.headers.push((http::header::USER_AGENT, agent));
-        Ok(build(&config)?)
+        let server = config.cluster_url.to_string();
+        Ok(Shared { client: build(&config)?, server: server.trim_end_matches('/').into() })
     }
 }
 

@@ -85,8 +85,8 @@ impl Teller {
         let event = event(notice, uid, &self.node);
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let client = self.connector.client().await;
-        let client = client.map_err(|error| Error::Service(error.into()))?;
-        let api = Api::<Event>::namespaced(client, &namespace);
+        let shared = client.map_err(|error| Error::Service(error.into()))?;
+        let api = Api::<Event>::namespaced(shared.client, &namespace);
         api.create(&PostParams::default(), &event).await.map(drop)
     }
 }

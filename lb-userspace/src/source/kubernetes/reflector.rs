@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{sleep, timeout};
 
 use super::backoff::{Backoff, jitter};
-use super::client::Connector;
+use super::client::{Connector, Shared};
 
 /// Objects of one page of a list, as client-go asks for.
 const PAGE: u32 = 500;
@@ -197,9 +197,9 @@ where
 
     /// A list, if one is needed, and a watch.
     async fn round(&mut self, receiver: &mut impl Receiver<K>) -> End {
-        let client = match self.connector.client().await {
-            Ok(client) => client,
-            Err(error) => return End::Failed(format!("{error:#}"), Duration::ZERO),
+        let Shared { client, server } = match self.connector.client().await {
+            Ok(shared) => shared,
+            Err(error) => return failed(format!("{error:#}")),
         };
         let api = Api::<K>::all(client);
         let result = match &self.version {
@@ -212,6 +212,7 @@ where
         };
         match result {
             Ok(()) => End::Ended,
+            Err(End::Failed(error, asked)) => End::Failed(format!("{server}: {error}"), asked),
             Err(end) => end,
         }
     }
@@ -358,7 +359,7 @@ impl End {
                 Self::Ended
             }
             Error::SerdeError(error) => Self::Garbled(format!("the server's answer: {error}")),
-            error => failed(whole(error)),
+            error => failed(cause(error)),
         }
     }
 
@@ -382,16 +383,11 @@ impl End {
     }
 }
 
-/// An error with its causes.
-fn whole(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
+/// What is at the bottom of an error: what lies above says only that a request failed.
+fn cause(error: &Error) -> String {
+    let mut bottom: &dyn std::error::Error = error;
+    while let Some(below) = bottom.source() {
+        bottom = below;
     }
-    text
+    bottom.to_string()
 }
