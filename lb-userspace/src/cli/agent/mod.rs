@@ -1,20 +1,19 @@
 //! `lb agent`: brings the parts together, and takes them apart in order.
 
 mod cluster;
+mod node;
 mod parse;
+mod tasks;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use ipnet::{IpNet, Ipv4Net};
 use lb_common::maglev;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
 use super::Done;
 use super::args::PlacesArgs;
@@ -25,17 +24,19 @@ use crate::api::{self, RunDir};
 use crate::datapath::{Size, Sizes};
 use crate::engine::{Config, Engine};
 use crate::health::{self, Checks};
-use crate::host::{self, Inherited, Level, Lock, LockError, Places, PortRange, ReservedPorts};
+use crate::host::{self, Inherited, PortRange, ReservedPorts};
 use crate::observe::{self, Metrics, SyncMetrics};
 use crate::plan::Algorithm;
 use crate::source::kubernetes::Kubernetes;
 use crate::store::Authority;
 use crate::{datapath, dns, sockets, source};
 use cluster::ClusterArgs;
+use node::{exempt, preflight, take_node};
 pub(super) use parse::parse_range;
 use parse::{
     listens_elsewhere, one_of_each_family, parse_cidr, parse_snat_ports, parse_table_size,
 };
+use tasks::{Signals, Tasks, serve};
 
 /// As kubeadm's.
 const DEFAULT_SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 12);
@@ -197,11 +198,9 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     };
     let addresses = source::Addresses::subscribe()?;
     let devices = args.devices.subscribe()?;
-    let (checks, sync) = (Checks::default(), SyncMetrics::default());
     let (notify, notices) = mpsc::channel(NOTICES);
     let in_cluster = kubernetes.as_ref().map_or(0, Kubernetes::sources);
-    let engine = Engine::start(Config {
-        state_dir: places.state_dir.clone(),
+    let config = Config {
         datapath: datapath::Config {
             bpffs: places.bpffs.clone(),
             cgroup: cgroup.clone(),
@@ -214,6 +213,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
             snat_ports,
             reserved_ports: ReservedPorts::new(&places.state_dir),
         },
+        state_dir: places.state_dir,
         sockets: sockets::Config {
             close_tcp: args.close_tcp,
             reclaim_after: Duration::from_secs(args.reclaim_after),
@@ -227,168 +227,49 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         service_proxy_name: args.service_proxy_name,
         algorithm: args.lb_algorithm,
         zones,
-        checks: checks.clone(),
+        checks: Checks::default(),
         sources: manifests.len() + usize::from(dns.is_some()) + in_cluster,
         notices: kubernetes.is_some().then_some(notify),
-        metrics: sync.clone(),
-    })?;
+        metrics: SyncMetrics::default(),
+    };
+    let (checks, sync) = (config.checks.clone(), config.metrics.clone());
+    let engine = Engine::start(config)?;
     let dns = match dns {
         Some(config) => Some(dns::Server::start(config, engine.clone()).await?),
         None => None,
     };
-    let metrics = Metrics::new(&sync, dns.as_ref().map(dns::Server::monitor).as_ref());
-    let (stop, mut tasks) =
-        start_tasks(&run_dir, &engine, manifests, exempt, addresses, dns, &metrics)?;
-    if let Some(devices) = devices {
-        tasks.spawn(devices.follow(engine.clone(), stop.subscribe()));
+    let names = dns.as_ref().map(dns::Server::monitor);
+    let metrics = Metrics::new(&sync, names.as_ref());
+    let (socket, handle) = (run_dir.listen()?, || engine.clone());
+    let mut tasks = Tasks::new();
+    for folder in manifests {
+        tasks.spawn(|stop| source::manifests(folder, handle(), stop));
     }
     if let Some(kubernetes) = kubernetes {
-        tasks.spawn(kubernetes.follow(engine.clone(), notices, stop.subscribe()));
+        tasks.spawn(|stop| kubernetes.follow(handle(), notices, stop));
     }
-    tasks.spawn(health::run(checks.clone(), stop.subscribe()));
+    if !exempt.is_empty() {
+        tasks.spawn(|stop| source::exempt(exempt, handle(), stop));
+    }
+    tasks.spawn(|stop| addresses.follow(handle(), stop));
+    if let Some(devices) = devices {
+        tasks.spawn(|stop| devices.follow(handle(), stop));
+    }
+    if let Some(dns) = dns {
+        tasks.spawn(|stop| dns.run(stop));
+    }
+    tasks.spawn(|stop| health::run(checks.clone(), stop));
     if let Some(listener) = listeners.health {
-        tasks.spawn(health::serve(listener, checks, sync, stop.subscribe()));
+        tasks.spawn(|stop| health::serve(listener, checks, sync, stop));
     }
     if let Some(listener) = listeners.metrics {
-        tasks.spawn(observe::serve(listener, metrics, stop.subscribe()));
+        tasks.spawn(|stop| observe::serve(listener, metrics.clone(), stop));
     }
+    tasks.spawn(|stop| api::serve(socket, handle(), names, metrics, stop));
     tracing::info!(
         "serving the processes of {}; socket {}",
         cgroup.display(),
         run_dir.socket().display()
     );
-    serve(engine, stop, tasks, &mut signals).await
-}
-
-/// The folders that `--exempt-cgroup` means.
-fn exempt(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    ensure!(
-        paths.len() <= host::MAX_EXEMPT,
-        "--exempt-cgroup: {} are given, {} are possible; name a cgroup above several of them",
-        paths.len(),
-        host::MAX_EXEMPT
-    );
-    paths.iter().map(|path| host::exempt_cgroup(path)).collect()
-}
-
-/// Stops before anything is changed if lb cannot work here.
-fn preflight(places: &Places) -> Result<()> {
-    let mut missing = Vec::new();
-    for finding in host::check(places) {
-        let consequence = finding.consequence.unwrap_or_default();
-        match finding.level {
-            Level::Ok => tracing::debug!("{}: {}", finding.subject, finding.found),
-            Level::Warn => tracing::warn!("{}: {}: {consequence}", finding.subject, finding.found),
-            Level::Fail => {
-                missing.push(format!("{}: {}: {consequence}", finding.subject, finding.found));
-            }
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    bail!("{} (`lb check` tells more)", missing.join("; "))
-}
-
-/// The cgroup to serve, and the folder of pins for this process alone.
-fn take_node(places: &Places) -> Result<(PathBuf, Lock)> {
-    let cgroup = match &places.cgroup {
-        Some(path) => host::validate_cgroup(path)?,
-        None => host::find_cgroup()?.path,
-    };
-    host::ensure_bpffs(&places.bpffs, &places.run_dir)?;
-    let lock = match host::lock_folder(&places.bpffs) {
-        Ok(lock) => lock,
-        Err(error @ LockError::Held { .. }) => bail!(
-            "the pins in {} are {error}; stop that agent or choose another --bpffs",
-            places.bpffs.display()
-        ),
-        Err(LockError::Io(error)) => {
-            Err(error).with_context(|| format!("{} cannot be opened", places.bpffs.display()))?
-        }
-    };
-    Ok((cgroup, lock))
-}
-
-type Tasks = JoinSet<Result<()>>;
-
-fn start_tasks(
-    run_dir: &RunDir,
-    engine: &Engine,
-    manifests: Vec<PathBuf>,
-    exempt: Vec<PathBuf>,
-    addresses: source::Addresses,
-    dns: Option<dns::Server>,
-    metrics: &Metrics,
-) -> Result<(watch::Sender<bool>, Tasks)> {
-    let (stop, stopping) = watch::channel(false);
-    let mut tasks = JoinSet::new();
-    for folder in manifests {
-        tasks.spawn(source::manifests(folder, engine.clone(), stopping.clone()));
-    }
-    if !exempt.is_empty() {
-        tasks.spawn(source::exempt(exempt, engine.clone(), stopping.clone()));
-    }
-    tasks.spawn(addresses.follow(engine.clone(), stopping.clone()));
-    let monitor = dns.as_ref().map(dns::Server::monitor);
-    if let Some(dns) = dns {
-        tasks.spawn(dns.run(stopping.clone()));
-    }
-    tasks.spawn(api::serve(run_dir.listen()?, engine.clone(), monitor, metrics.clone(), stopping));
-    Ok((stop, tasks))
-}
-
-/// Runs until a signal or until a part fails; then stops the parts, and the engine last.
-async fn serve(
-    engine: Engine,
-    stop: watch::Sender<bool>,
-    mut tasks: Tasks,
-    signals: &mut Signals,
-) -> Done {
-    let result = tokio::select! {
-        name = signals.next() => {
-            tracing::info!("{name}: finishing what is under way; programs and maps stay in the kernel");
-            Ok(())
-        }
-        ended = tasks.join_next() => ended.map_or(Ok(()), |ended| ended?),
-    };
-    stop.send_replace(true);
-    let orderly = async {
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended.map_err(Into::into).and_then(|result| result) {
-                tracing::error!("{error:#}");
-            }
-        }
-        engine.stop().await;
-    };
-    tokio::select! {
-        () = orderly => {}
-        name = signals.next() => {
-            tracing::warn!("{name} again: leaving at once");
-            process::exit(1);
-        }
-    }
-    result.map(|()| true)
-}
-
-/// The signals that ask an agent to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn catch() -> Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be caught")?,
-            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be caught")?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
+    serve(engine, tasks, &mut signals).await
 }
