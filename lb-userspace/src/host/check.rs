@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::kernel::{self, Probe, Version};
 use super::lock::{LockError, lock_file};
-use super::{bpffs, cgroup, mounts};
+use super::{bpffs, cgroup, mounts, reserved_ports as ports};
 use crate::sockets;
 
 /// The folders an agent would use.
@@ -102,6 +102,7 @@ pub fn check(places: &Places) -> Vec<Finding> {
         cgroup(places.cgroup.as_deref()),
         net_cls(),
         bpffs(&places.bpffs),
+        reserved_ports(),
         locked_memory(),
         run_dir(&places.run_dir),
         state_dir(&places.state_dir),
@@ -303,7 +304,26 @@ fn bpffs(folder: &Path) -> Finding {
             "run `lb check` as root to know",
         );
     }
-    ok(SUBJECT, format!("not mounted; lb agent mounts one for {}", folder.display()))
+    let found = format!("not mounted; lb agent mounts one for {}", folder.display());
+    if mounts::are_own() {
+        return finding(SUBJECT, Level::Warn, found, bpffs::ENDS_WITH_CONTAINER);
+    }
+    ok(SUBJECT, found)
+}
+
+/// Of the packet path, which needs ports that no local socket gets.
+fn reserved_ports() -> Finding {
+    const SUBJECT: &str = "reserving of ports";
+    match ports::why_unwritable() {
+        None => ok(SUBJECT, "possible"),
+        Some(error) => finding(
+            SUBJECT,
+            Level::Warn,
+            format!("not possible: {error}"),
+            "packets of clients elsewhere to endpoints on other nodes are dropped; lb agent needs root, and in a \
+             container whose /proc/sys is read-only the node's /proc/sys/net at /host/proc/sys/net",
+        ),
+    }
 }
 
 fn locked_memory() -> Finding {
