@@ -1,5 +1,7 @@
 //! What the node has, what it lacks, and what lb cannot do without it.
 
+mod capabilities;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -54,8 +56,8 @@ pub struct Finding {
 
 /// Looks at everything, in the order in which a person would mend it. Changes nothing.
 pub fn check(places: &Places) -> Vec<Finding> {
-    vec![
-        privileges(),
+    let mut findings = capabilities::findings();
+    findings.extend([
         kernel_version(),
         probe(
             "bpf system call",
@@ -106,7 +108,8 @@ pub fn check(places: &Places) -> Vec<Finding> {
         locked_memory(),
         run_dir(&places.run_dir),
         state_dir(&places.state_dir),
-    ]
+    ]);
+    findings
 }
 
 fn finding(
@@ -133,28 +136,6 @@ fn probe(subject: &'static str, probe: Probe, absent: Level, consequence: &str) 
             "run `lb check` as root to know",
         ),
     }
-}
-
-/// `CAP_SYS_ADMIN` holds `CAP_BPF` and `CAP_PERFMON`, which exist since Linux 5.8.
-fn privileges() -> Finding {
-    const SUBJECT: &str = "privileges";
-    let needed = "lb agent cannot load or attach programs; run it as root";
-    let Ok(sets) = rustix::thread::capabilities(None) else {
-        return finding(SUBJECT, Level::Fail, "unknown", needed);
-    };
-    let held = sets.effective;
-    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    let admin = held.contains(CapabilitySet::SYS_ADMIN);
-    if held.contains(CapabilitySet::NET_ADMIN) && (admin || held.contains(bpf)) {
-        let root = rustix::process::geteuid().is_root();
-        return ok(SUBJECT, if root { "root" } else { "capabilities to load and attach programs" });
-    }
-    let found = if rustix::process::geteuid().is_root() {
-        "root without CAP_NET_ADMIN and CAP_SYS_ADMIN (or CAP_BPF and CAP_PERFMON)"
-    } else {
-        "not root"
-    };
-    finding(SUBJECT, Level::Fail, found, needed)
 }
 
 fn kernel_version() -> Finding {
@@ -333,14 +314,14 @@ fn locked_memory() -> Finding {
     }
     match kernel::locked_memory() {
         None => ok(SUBJECT, "unlimited"),
-        Some(bytes) if rustix::process::geteuid().is_root() => {
+        Some(bytes) if capabilities::has(CapabilitySet::SYS_RESOURCE) => {
             ok(SUBJECT, format!("limited to {bytes} bytes; lb agent lifts the limit"))
         }
         Some(bytes) => finding(
             SUBJECT,
-            Level::Warn,
+            Level::Fail,
             format!("limited to {bytes} bytes"),
-            "maps may not fit; run `ulimit -l unlimited` first",
+            "lb agent cannot start; run `ulimit -l unlimited` first, or give it CAP_SYS_RESOURCE",
         ),
     }
 }
