@@ -9,6 +9,8 @@ mod cleanup;
 mod close;
 mod columns;
 mod delete;
+#[cfg(test)]
+mod deployed;
 mod describe;
 mod devices;
 mod dns;

@@ -129,6 +129,8 @@ impl Datapath {
     /// If the kernel refuses programs, maps or pins; the message names which.
     pub fn open(config: &Config) -> Result<Self> {
         let pins = Pins::new(config)?;
+        // If that cannot be told, no maps are to be left that the next agent would take for a predecessor's.
+        attach::predecessor(&pins)?;
         let mut loaded = Loaded::load(&pins, config)?;
         let sockets = Some(SocketTables::new(&mut loaded)?);
         let flows = Some(Flows::new(&mut loaded)?);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use aya::maps::MapInfo;
-use aya::programs::{ProgramInfo, loaded_programs};
+use aya::programs::{ProgramError, ProgramInfo, loaded_programs};
 
 use super::device_pins::FOLDERS as DEVICES;
 use super::syscall::{self, LinkInfo};
@@ -87,6 +87,16 @@ impl Pins {
         Ok(all)
     }
 
+    /// Whether no other layout has a map. A folder without is of an agent that could not take over.
+    fn is_only_layout(&self) -> Result<bool> {
+        for folder in self.other_layouts()? {
+            if !entries(&folder)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Where the link lies that keeps the reader which `link` holds.
     pub(super) fn reader(&self, layout: &Path, link: &Link) -> PathBuf {
         let folder = link.pin.parent().map(file_name).unwrap_or_default();
@@ -140,12 +150,16 @@ pub(super) fn maps(layout: &Path) -> Result<Vec<(PathBuf, u32)>> {
 
 /// Which layout each of some programs works on: the kernel's own word, not the pins'.
 #[derive(Debug)]
-pub(super) struct Owners {
-    programs: BTreeMap<u32, Known>,
+pub(super) enum Owners {
+    /// By the program's number.
+    Known(BTreeMap<u32, Known>),
+    /// The kernel tells only those with `CAP_SYS_ADMIN`; but there is one layout, and it is ours.
+    Ours(PathBuf),
 }
 
+/// A program that somebody may have pinned the maps of.
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     info: ProgramInfo,
     layout: Option<PathBuf>,
 }
@@ -153,6 +167,12 @@ struct Known {
 impl Owners {
     /// Of the programs that these links hold.
     pub(super) fn of(pins: &Pins, links: &[Link]) -> Result<Self> {
+        let held = match programs_of(links) {
+            Err(error) if is_refused(&error) && pins.is_only_layout()? => {
+                return Ok(Self::Ours(pins.maps.clone()));
+            }
+            held => held?,
+        };
         let mut layouts = BTreeMap::new();
         for folder in folders(&pins.directory, MAPS)? {
             for (_, map) in maps(&folder)? {
@@ -160,34 +180,60 @@ impl Owners {
             }
         }
         let mut programs = BTreeMap::new();
-        for info in programs_of(links)? {
+        for info in held {
             let maps = info.map_ids()?.unwrap_or_default();
             let layout = maps.iter().find_map(|map| layouts.get(map)).cloned();
             programs.insert(info.id(), Known { info, layout });
         }
-        Ok(Self { programs })
+        Ok(Self::Known(programs))
     }
 
     /// The folder of the layout that the link's program works on; none if nobody has pinned its
     /// maps.
     pub(super) fn layout(&self, link: &Link) -> Option<&Path> {
-        self.programs.get(&link.info.program)?.layout.as_deref()
+        match self {
+            Self::Known(programs) => programs.get(&link.info.program)?.layout.as_deref(),
+            Self::Ours(layout) => Some(layout),
+        }
     }
 
-    /// The link's program.
+    /// The link's program, if the kernel has told it.
     pub(super) fn program(&self, link: &Link) -> Option<&ProgramInfo> {
-        Some(&self.programs.get(&link.info.program)?.info)
+        match self {
+            Self::Known(programs) => Some(&programs.get(&link.info.program)?.info),
+            Self::Ours(_) => None,
+        }
     }
 }
 
 /// The programs that these links hold.
 pub(super) fn programs_of(links: &[Link]) -> Result<Vec<ProgramInfo>> {
     let held: BTreeSet<u32> = links.iter().map(|link| link.info.program).collect();
+    let mut programs = Vec::new();
     if held.is_empty() {
-        return Ok(Vec::new());
+        return Ok(programs);
     }
-    // One that goes while we look is not ours.
-    Ok(loaded_programs().flatten().filter(|program| held.contains(&program.id())).collect())
+    for program in loaded_programs() {
+        match program {
+            Ok(program) if held.contains(&program.id()) => programs.push(program),
+            Ok(_) => {}
+            // One that goes while we look is not ours.
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).context(
+                    "asking the kernel for the programs that are attached, to take over from another \
+                     layout, needs CAP_SYS_ADMIN",
+                );
+            }
+        }
+    }
+    Ok(programs)
+}
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    let Some(ProgramError::SyscallError(error)) = error.downcast_ref() else { return false };
+    error.io_error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Removes a folder of pins: links first, so that no program is left whose maps nobody finds again.

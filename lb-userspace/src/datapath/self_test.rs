@@ -167,6 +167,7 @@ fn other_programs(cgroup: &Path) -> Result<Vec<String>> {
 /// The child: connects from inside `leaf` to the listener that is its standard input, and then
 /// through the frontend.
 pub(crate) fn visit(leaf: &Path, frontend: SocketAddrV4) -> io::Result<Visit> {
+    host::enter_nodes_namespace();
     // "0" is the writer itself.
     fs::write(leaf.join("cgroup.procs"), "0")?;
     let listener = TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?);

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use super::mounts;
+
 /// Where pins lie if nothing else is said.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/lb";
 
@@ -22,6 +24,10 @@ const MARKER: &str = "bpffs.mounted";
 
 /// The kernel's own entries in the root of a BPF file system (bpf_preload).
 const KERNELS_OWN: [&str; 2] = ["maps.debug", "progs.debug"];
+
+/// What is lost if the agent mounts one in a container.
+pub(super) const ENDS_WITH_CONTAINER: &str = "the BPF file system is mounted in a container and ends with it, and \
+     translation with it; mount one on the node (`mount -t bpf bpf /sys/fs/bpf`) and hand it in";
 
 /// Whether the path lies on a BPF file system.
 pub fn is_bpffs(path: &Path) -> bool {
@@ -80,6 +86,9 @@ fn mount_for(folder: &Path, run_dir: &Path) -> Result<()> {
         )
     })?;
     tracing::info!("mounted a BPF file system on {}", point.display());
+    if mounts::are_own() {
+        tracing::warn!("{}", ENDS_WITH_CONTAINER);
+    }
     Ok(())
 }
 

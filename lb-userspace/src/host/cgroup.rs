@@ -3,11 +3,14 @@
 //! Attaching to a cgroup that holds no process does nothing, silently. So the folder is looked for where
 //! this very process is found again, not where a distribution usually mounts it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
 use super::mounts::{Mount, mounts};
@@ -41,14 +44,27 @@ pub fn find() -> Result<CgroupRoot> {
         "no cgroup v2 hierarchy is mounted; mount one, for instance with \
          `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`"
     );
-    let path = candidates
-        .iter()
-        .find(|point| holds_this_process(point, own))
-        .or(candidates.first())
-        .expect("checked above")
-        .clone();
-    let warning = warning(&path, own);
-    Ok(CgroupRoot { path, warning })
+    let highest = candidates.iter().map(|place| place.above).max().unwrap_or_default();
+    let mut highest = candidates.iter().filter(|place| place.above == highest).peekable();
+    let first = *highest.peek().context("there is one candidate at the least")?;
+    let path = &highest.find(|place| holds_this_process(place, own)).unwrap_or(first).point;
+    Ok(CgroupRoot { path: path.clone(), warning: warning(first.above, path, own) })
+}
+
+/// Moves this thread into the cgroup namespace of the node's first process, if it can. From a container's own,
+/// nobody may be moved to a cgroup outside (`nsdelegate`, Documentation/admin-guide/cgroup-v2.rst).
+pub fn enter_nodes_namespace() {
+    const NODES: &str = "/proc/1/ns/cgroup";
+    let enter = || -> io::Result<()> {
+        if fs::metadata(NODES)?.ino() != fs::metadata("/proc/thread-self/ns/cgroup")?.ino() {
+            let namespace = File::open(NODES)?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ControlGroup))?;
+        }
+        Ok(())
+    };
+    if let Err(error) = enter() {
+        tracing::debug!("entering the node's cgroup namespace: {error}");
+    }
 }
 
 /// So many cgroups can be left alone: entries of map `EXEMPT`.
@@ -117,18 +133,32 @@ pub fn where_processes_are() -> String {
     format!("process 1 is in {}, this agent in {}", place("1"), place("self"))
 }
 
-/// Mount points that show the hierarchy from its root on, usual places first.
-fn candidates(mounts: &[Mount]) -> Vec<PathBuf> {
+/// A mount point that shows the hierarchy from a root on.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    point: PathBuf,
+    /// How far this root is above that of our cgroup namespace: a container sees the node's hierarchy so, if it was
+    /// handed in.
+    above: usize,
+}
+
+/// Mount points that show the hierarchy from its root on, or from a root above ours, usual places first.
+fn candidates(mounts: &[Mount]) -> Vec<Place> {
     const USUAL: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-    let mut points: Vec<_> = mounts
-        .iter()
-        .filter(|mount| mount.kind == "cgroup2" && mount.root == "/")
-        .map(|mount| mount.point.clone())
+    let places = mounts.iter().filter(|mount| mount.kind == "cgroup2");
+    let mut places: Vec<_> = places
+        .filter_map(|mount| Some(Place { point: mount.point.clone(), above: above(&mount.root)? }))
         .collect();
-    points.sort_by_key(|point| {
-        USUAL.iter().position(|usual| point == Path::new(usual)).unwrap_or(USUAL.len())
+    places.sort_by_key(|place| {
+        USUAL.iter().position(|usual| place.point == Path::new(usual)).unwrap_or(USUAL.len())
     });
-    points
+    places
+}
+
+/// `/` is the root of our namespace, `/../..` is two above; anything else is only a part.
+fn above(root: &str) -> Option<usize> {
+    let mut parts = root.split('/').filter(|part| !part.is_empty());
+    parts.clone().all(|part| part == "..").then(|| parts.by_ref().count())
 }
 
 fn is_cgroup2(path: &Path) -> bool {
@@ -136,13 +166,26 @@ fn is_cgroup2(path: &Path) -> bool {
 }
 
 /// Whether the mount shows the cgroup that the kernel names for this process, with this process in it.
-fn holds_this_process(mount: &Path, own: &str) -> bool {
+/// What is above our namespace's root cannot be told so.
+fn holds_this_process(place: &Place, own: &str) -> bool {
     let pid = std::process::id().to_string();
-    fs::read_to_string(mount.join(own.trim_start_matches('/')).join("cgroup.procs"))
-        .is_ok_and(|members| members.lines().any(|member| member == pid))
+    let members = place.point.join(own.trim_start_matches('/')).join("cgroup.procs");
+    place.above == 0
+        && fs::read_to_string(members)
+            .is_ok_and(|members| members.lines().any(|member| member == pid))
 }
 
-fn warning(root: &Path, own: &str) -> Option<String> {
+fn warning(above: usize, root: &Path, own: &str) -> Option<String> {
+    if above > 0 {
+        let first = fs::read_to_string("/proc/1/cgroup").unwrap_or_default();
+        return (!is_below(above, &first)).then(|| {
+            format!(
+                "the node's first process is not found below {}, which may be a part of the node's hierarchy only; a \
+                 container needs all of it from the node, and the node's PID namespace (hostPID: true, --pid=host)",
+                root.display()
+            )
+        });
+    }
     let namespace = fs::read_link("/proc/self/ns/cgroup").unwrap_or_default();
     if namespace != Path::new(INITIAL_NAMESPACE) {
         return Some(format!(
@@ -151,12 +194,20 @@ fn warning(root: &Path, own: &str) -> Option<String> {
             root.display()
         ));
     }
-    (!holds_this_process(root, own)).then(|| {
+    let place = Place { point: root.to_owned(), above };
+    (!holds_this_process(&place, own)).then(|| {
         format!(
             "this process is not found below {}; if connections are not translated, choose the right folder with --cgroup",
             root.display()
         )
     })
+}
+
+/// Whether a process whose file `cgroup` is this one is below the root that is so far above ours.
+fn is_below(above: usize, cgroup: &str) -> bool {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    let ups = path.split('/').filter(|part| *part == "..").count();
+    !path.is_empty() && ups <= above
 }
 
 #[cfg(test)]
@@ -175,7 +226,27 @@ mod tests {
             mount("/", "/sys/fs/cgroup", "tmpfs"),
             mount("/", "/sys/fs/cgroup/unified", "cgroup2"),
         ]);
-        assert_eq!(found, [Path::new("/sys/fs/cgroup/unified"), Path::new("/run/cilium/cgroupv2")]);
+        let place = |point: &str| Place { point: point.into(), above: 0 };
+        assert_eq!(found, [place("/sys/fs/cgroup/unified"), place("/run/cilium/cgroupv2")]);
+    }
+
+    #[test]
+    fn a_container_sees_how_far_the_nodes_root_is_above_its_own() {
+        let found = candidates(&[
+            mount("/", "/sys/fs/cgroup", "cgroup2"),
+            mount("/../../..", "/host/cgroup", "cgroup2"),
+            mount("/../../kubepods", "/mnt/part", "cgroup2"),
+        ]);
+        let heights: Vec<_> = found.iter().map(|place| place.above).collect();
+        assert_eq!(heights, [0, 3], "{found:?}");
+        for (cgroup, below) in [
+            ("0::/../../../init.scope\n", true),
+            ("12:cpu:/\n0::/../../..\n", true),
+            ("0::/../../../../init.scope\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_below(3, cgroup), below, "{cgroup:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the node has, what it lacks, and what lb cannot do without it.
 
+mod capabilities;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +11,7 @@ use serde::Serialize;
 
 use super::kernel::{self, Probe, Version};
 use super::lock::{LockError, lock_file};
-use super::{bpffs, cgroup, mounts};
+use super::{bpffs, cgroup, mounts, reserved_ports as ports};
 use crate::sockets;
 
 /// The folders an agent would use.
@@ -54,8 +56,8 @@ pub struct Finding {
 
 /// Looks at everything, in the order in which a person would mend it. Changes nothing.
 pub fn check(places: &Places) -> Vec<Finding> {
-    vec![
-        privileges(),
+    let mut findings = capabilities::findings();
+    findings.extend([
         kernel_version(),
         probe(
             "bpf system call",
@@ -102,10 +104,12 @@ pub fn check(places: &Places) -> Vec<Finding> {
         cgroup(places.cgroup.as_deref()),
         net_cls(),
         bpffs(&places.bpffs),
+        reserved_ports(),
         locked_memory(),
         run_dir(&places.run_dir),
         state_dir(&places.state_dir),
-    ]
+    ]);
+    findings
 }
 
 fn finding(
@@ -132,28 +136,6 @@ fn probe(subject: &'static str, probe: Probe, absent: Level, consequence: &str) 
             "run `lb check` as root to know",
         ),
     }
-}
-
-/// `CAP_SYS_ADMIN` holds `CAP_BPF` and `CAP_PERFMON`, which exist since Linux 5.8.
-fn privileges() -> Finding {
-    const SUBJECT: &str = "privileges";
-    let needed = "lb agent cannot load or attach programs; run it as root";
-    let Ok(sets) = rustix::thread::capabilities(None) else {
-        return finding(SUBJECT, Level::Fail, "unknown", needed);
-    };
-    let held = sets.effective;
-    let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
-    let admin = held.contains(CapabilitySet::SYS_ADMIN);
-    if held.contains(CapabilitySet::NET_ADMIN) && (admin || held.contains(bpf)) {
-        let root = rustix::process::geteuid().is_root();
-        return ok(SUBJECT, if root { "root" } else { "capabilities to load and attach programs" });
-    }
-    let found = if rustix::process::geteuid().is_root() {
-        "root without CAP_NET_ADMIN and CAP_SYS_ADMIN (or CAP_BPF and CAP_PERFMON)"
-    } else {
-        "not root"
-    };
-    finding(SUBJECT, Level::Fail, found, needed)
 }
 
 fn kernel_version() -> Finding {
@@ -303,7 +285,26 @@ fn bpffs(folder: &Path) -> Finding {
             "run `lb check` as root to know",
         );
     }
-    ok(SUBJECT, format!("not mounted; lb agent mounts one for {}", folder.display()))
+    let found = format!("not mounted; lb agent mounts one for {}", folder.display());
+    if mounts::are_own() {
+        return finding(SUBJECT, Level::Warn, found, bpffs::ENDS_WITH_CONTAINER);
+    }
+    ok(SUBJECT, found)
+}
+
+/// Of the packet path, which needs ports that no local socket gets.
+fn reserved_ports() -> Finding {
+    const SUBJECT: &str = "reserving of ports";
+    match ports::why_unwritable() {
+        None => ok(SUBJECT, "possible"),
+        Some(error) => finding(
+            SUBJECT,
+            Level::Warn,
+            format!("not possible: {error}"),
+            "packets of clients elsewhere to endpoints on other nodes are dropped; lb agent needs root, and in a \
+             container whose /proc/sys is read-only the node's /proc/sys/net at /host/proc/sys/net",
+        ),
+    }
 }
 
 fn locked_memory() -> Finding {
@@ -313,14 +314,14 @@ fn locked_memory() -> Finding {
     }
     match kernel::locked_memory() {
         None => ok(SUBJECT, "unlimited"),
-        Some(bytes) if rustix::process::geteuid().is_root() => {
+        Some(bytes) if capabilities::has(CapabilitySet::SYS_RESOURCE) => {
             ok(SUBJECT, format!("limited to {bytes} bytes; lb agent lifts the limit"))
         }
         Some(bytes) => finding(
             SUBJECT,
-            Level::Warn,
+            Level::Fail,
             format!("limited to {bytes} bytes"),
-            "maps may not fit; run `ulimit -l unlimited` first",
+            "lb agent cannot start; run `ulimit -l unlimited` first, or give it CAP_SYS_RESOURCE",
         ),
     }
 }

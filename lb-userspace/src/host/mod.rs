@@ -18,8 +18,8 @@ mod resolv_conf;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
 pub use cgroup::{
-    CgroupRoot, ExemptCgroup, MAX_EXEMPT, exempt as exempt_cgroup, find as find_cgroup,
-    id as cgroup_id, validate as validate_cgroup, where_processes_are,
+    CgroupRoot, ExemptCgroup, MAX_EXEMPT, enter_nodes_namespace, exempt as exempt_cgroup,
+    find as find_cgroup, id as cgroup_id, validate as validate_cgroup, where_processes_are,
 };
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};

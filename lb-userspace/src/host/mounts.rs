@@ -28,6 +28,13 @@ pub(crate) fn mounts_of(process: &Path) -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read_to_string(process.join("mountinfo"))?))
 }
 
+/// Whether this process has a mount namespace of its own, as in a container: what it mounts ends with that.
+/// False if it cannot be told.
+pub(super) fn are_own() -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    namespace("1").is_some_and(|nodes| namespace("self").is_some_and(|own| own != nodes))
+}
+
 fn parse(mountinfo: &str) -> Vec<Mount> {
     mountinfo.lines().filter_map(parse_line).collect()
 }

@@ -20,6 +20,10 @@ use crate::sockets;
 /// The setting. `/proc/sys/net` is that of the reading thread's network namespace.
 const SETTING: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
+/// The same where a container finds it that can write: its own /proc/sys is read-only, and the node's
+/// /proc/sys/net may be handed in.
+const HANDED_IN: &str = "/host/proc/sys/net/ipv4/ip_local_reserved_ports";
+
 /// The ports that the kernel chooses from: first and last.
 const CHOICE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
@@ -224,11 +228,25 @@ fn remove_from_setting(ports: &Ports) -> Result<Ports> {
 }
 
 fn open_setting() -> io::Result<File> {
-    OpenOptions::new().write(true).open(SETTING)
+    let open = |path| OpenOptions::new().write(true).open(path);
+    match open(SETTING) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            open(HANDED_IN).map_err(|_| error)
+        }
+        result => result,
+    }
+}
+
+/// Why the setting cannot be written, if that is so. Nothing is changed.
+pub(super) fn why_unwritable() -> Option<io::Error> {
+    open_setting().err()
 }
 
 fn unwritable() -> String {
-    format!("{SETTING} cannot be written; it takes root, and a /proc/sys that is not read-only")
+    format!(
+        "{SETTING} cannot be written; it takes root, and in a container whose /proc/sys is read-only the node's \
+         /proc/sys/net at /host/proc/sys/net"
+    )
 }
 
 #[cfg(test)]

@@ -167,8 +167,11 @@ impl<F: FnMut(Namespace) -> Result<()>> Walk<F> {
         if !self.seen.insert((found.dev(), found.ino())) {
             return Ok(());
         }
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-            .context("entering the network namespace")?;
+        // The agent's own is open to it without any capability.
+        if identity(Path::new("/proc/thread-self/ns/net"))? != (found.dev(), found.ino()) {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("entering the network namespace")?;
+        }
         self.visited.insert(mark(Path::new("/proc/thread-self"))?);
         let namespace = Namespace { device: found.dev(), inode: found.ino() };
         (self.inside)(namespace).with_context(|| namespace.to_string())

@@ -12,6 +12,7 @@ mod harness;
 mod probe;
 
 mod affinity;
+mod capabilities;
 mod changes;
 mod churn;
 mod client;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     match arguments.next().as_deref() {
         Some(probe::MODE) => return probe::run(arguments),
         Some(harness::process::MODE) => return harness::process::run(arguments),
+        Some(harness::container::MODE) => return harness::container::run(arguments),
         Some(inherited::MODE) => return inherited::run(),
         Some(harness::janitor::MODE) => return harness::janitor::run(arguments),
         _ => {}
@@ -105,6 +107,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         closing::tests(),
         reclaim::tests(),
         lifecycle::tests(),
+        capabilities::tests(),
         siblings::tests(),
         churn::tests(),
         kills::tests(),

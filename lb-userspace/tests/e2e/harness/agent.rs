@@ -50,6 +50,8 @@ pub(crate) struct Agent {
     options: Vec<String>,
     /// Whether it answers for names, and has the Service kube-dns.
     pub(crate) names: bool,
+    /// The words that start it in another way, before those of `lb agent`.
+    pub(crate) launcher: Vec<String>,
     /// Sockets that somebody keeps for it, as systemd does.
     pub(crate) kept: Option<(UdpSocket, TcpListener)>,
     pub(crate) service_cidrs: String,
@@ -69,6 +71,7 @@ impl Agent {
             binary,
             options,
             names: false,
+            launcher: Vec::new(),
             kept: None,
             service_cidrs,
             node,
@@ -101,14 +104,12 @@ impl Agent {
         assert!(self.child.is_none(), "one process per agent");
         let log = File::options().create(true).append(true).open(&self.paths.log);
         let log = log.expect("a log file on the scratch file system");
-        let mut command = process::command(if self.kept.is_some() {
-            "sh".as_ref()
-        } else {
-            self.binary.as_os_str()
-        });
+        let mut command = process::starter();
+        command.args(&self.launcher);
         if self.kept.is_some() {
-            command.args(["-c", PASS_ON]).arg(&self.binary);
+            command.args(["sh", "-c", PASS_ON]);
         }
+        command.arg(&self.binary);
         without_defaults(&mut command)
             .args(["agent", "--service-cidr", &self.service_cidrs])
             .arg("--state-dir")

@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod capture;
 pub(crate) mod cgroup;
 pub(crate) mod command;
+pub(crate) mod container;
 pub(crate) mod echo;
 pub(crate) mod frames;
 pub(crate) mod janitor;

@@ -11,8 +11,15 @@ pub(crate) const MODE: &str = "__exec";
 
 /// A command for `program` that the kernel kills when the thread that spawns it ends.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = starter();
+    command.arg(program);
+    command
+}
+
+/// The same for the program that its first argument will name.
+pub(crate) fn starter() -> Command {
     let mut command = myself();
-    command.arg(MODE).arg(std::process::id().to_string()).arg(program);
+    command.arg(MODE).arg(std::process::id().to_string());
     command
 }
 

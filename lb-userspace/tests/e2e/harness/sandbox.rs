@@ -76,6 +76,11 @@ impl Sandbox {
         path
     }
 
+    /// The directory of all these.
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
     /// A place on the private BPF file system; the agent makes the directory.
     pub(crate) fn bpffs(&self, number: u32) -> PathBuf {
         self.scratch.join("bpf").join(number.to_string())

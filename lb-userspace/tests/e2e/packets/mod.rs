@@ -38,9 +38,9 @@ pub(crate) fn tests() -> Vec<Trial> {
 }
 
 /// What pods of these tests run.
-const LISTEN: [Listen; 2] = [Listen::Tcp(80), Listen::Udp(80)];
+pub(crate) const LISTEN: [Listen; 2] = [Listen::Tcp(80), Listen::Udp(80)];
 /// The NodePort of the Service's port, of both protocols.
-const NODE_PORT: u16 = 30_080;
+pub(crate) const NODE_PORT: u16 = 30_080;
 /// The ports by which the node stands in for clients, unless told otherwise.
 const SNAT_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
@@ -59,7 +59,7 @@ fn web(name: &str, app: &str, more: &str) -> String {
 }
 
 /// A Service of type NodePort, of both protocols.
-fn node_port(name: &str, app: &str, port: u16, more: &str) -> String {
+pub(crate) fn node_port(name: &str, app: &str, port: u16, more: &str) -> String {
     let spec = format!(
         "type: NodePort, ipFamilyPolicy: RequireDualStack, {more} selector: {{app: {app}}}, ports: [
          {{name: tcp, port: 80, nodePort: {port}}},
@@ -81,7 +81,7 @@ fn node_ports() -> [SocketAddr; 2] {
 }
 
 /// One visit by each protocol.
-fn visits(probe: &Probe, to: SocketAddr) -> [(&'static str, Result<Visit, Errno>); 3] {
+pub(crate) fn visits(probe: &Probe, to: SocketAddr) -> [(&'static str, Result<Visit, Errno>); 3] {
     [
         ("TCP", probe.tcp(to)),
         ("connected UDP", probe.udp(to)),

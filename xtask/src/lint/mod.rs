@@ -1,5 +1,7 @@
-//! What CI refuses, checked the same way here: format, lints, documentation, and the rules of
+//! What CI refuses, checked the same way here: format, lints, documentation, manifests, and the rules of
 //! the source tree.
+
+mod manifests;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ const LONGEST_FILE: usize = 600;
 /// Runs every check; the first that fails ends it.
 pub(crate) fn run() -> Result<()> {
     check_lengths(workspace::root())?;
+    manifests::check(workspace::root())?;
     workspace::run(
         workspace::cargo().args(["fmt", "--all", "--check"]),
         "the format check (remedy: cargo fmt --all)",
