@@ -154,6 +154,20 @@ impl FlowEntry for Entry<'_> {
         (self.get().backend_id, self.get().backend_generation)
     }
 
+    fn service(&self) -> u32 {
+        self.get().service
+    }
+
+    fn revision(&self) -> u32 {
+        self.get().revision
+    }
+
+    fn revise(&self, revision: u32) {
+        if let Some(flow) = self.flows.borrow_mut().get_mut(&self.key) {
+            flow.revision = revision;
+        }
+    }
+
     fn role(&self) -> u8 {
         self.get().role
     }

@@ -171,6 +171,25 @@ impl FlowEntry for KernelFlow {
     }
 
     #[inline(always)]
+    fn service(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).service }
+    }
+
+    #[inline(always)]
+    fn revision(&self) -> u32 {
+        // SAFETY: as above; volatile, since other processors change it.
+        unsafe { read_volatile(&raw const (*self.0).revision) }
+    }
+
+    #[inline(always)]
+    fn revise(&self, revision: u32) {
+        // SAFETY: as above. Of two processors that look at once either may be the later one: at worst the next packet
+        // looks again.
+        unsafe { write_volatile(&raw mut (*self.0).revision, revision) }
+    }
+
+    #[inline(always)]
     fn role(&self) -> u8 {
         // SAFETY: as above.
         unsafe { (*self.0).role }

@@ -103,6 +103,13 @@ impl KernelMaps {
         Ok(())
     }
 
+    /// Begins with a revision that no flow of an earlier agent knows: `NODE` is new, `FLOWS` may not be.
+    pub(super) fn begin_revision(&mut self) {
+        // SAFETY: the pointer is to an entry of the mapping.
+        let revision = |node: *mut Node| unsafe { &raw mut (*node).revision };
+        self.node.set_field(0, revision, fastrand::u32(..));
+    }
+
     /// Tells the programs which network namespace is the node's own.
     pub(super) fn store_netns(&mut self, cookie: u64) {
         // SAFETY: the pointer is to an entry of the mapping.
@@ -266,6 +273,12 @@ impl Maps for KernelMaps {
 
     fn grace(&mut self) -> io::Result<()> {
         self.grace.set(0, &self.inner, 0).map_err(io_error)
+    }
+
+    fn revise(&mut self) {
+        let next = self.node.get(0).revision.wrapping_add(1);
+        // SAFETY: the pointer is to an entry of the mapping.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).revision }, next);
     }
 
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendEntry)>> {

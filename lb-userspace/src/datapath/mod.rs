@@ -134,6 +134,7 @@ impl Datapath {
         let mut maps = KernelMaps::new(&mut loaded)?;
         let cidrs: Vec<Cidr> = config.service_cidrs.iter().map(kernel::cidr).collect();
         maps.store_service_cidrs(&cidrs)?;
+        maps.begin_revision();
         match host::netns_cookie() {
             Ok(cookie) => maps.store_netns(cookie),
             Err(error) => loaded.limits.push(format!(

@@ -30,9 +30,9 @@ fn differs(kernel: &mut Kernel, mut case: Case) -> Option<String> {
     kernel.fill(&case.world.tables, &case.world.arrival);
     kernel.counted();
     for (number, step) in case.steps.iter().enumerate() {
-        if let Some((id, life)) = step.life {
-            case.world.tables.backends.get_mut(&id).expect("it exists").life = life.to_word();
-            kernel.set_backend(id, &case.world.tables);
+        if let Some(change) = step.change {
+            change.apply(&mut case.world.tables);
+            kernel.configure(&case.world.tables, &case.world.arrival);
         }
         let Some(outcome) = kernel.treat(step.hook, &step.frame) else {
             return Some(format!("{}, packet {number}: the kernel does not take it", case.name));

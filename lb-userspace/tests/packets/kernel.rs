@@ -84,12 +84,17 @@ impl Kernel {
         }
     }
 
-    /// Makes the maps hold what `tables` do, and nothing else.
+    /// Makes the maps hold what `tables` do, and programs remember nothing.
     pub(crate) fn fill(&mut self, tables: &Tables, arrival: &Arrival) {
-        clear(&mut self.frontends);
         clear(&mut self.affinity);
         clear(&mut self.flows);
         clear(&mut self.fragments);
+        self.configure(tables, arrival);
+    }
+
+    /// Makes the maps that the agent writes hold what `tables` do.
+    pub(crate) fn configure(&mut self, tables: &Tables, arrival: &Arrival) {
+        clear(&mut self.frontends);
         let stale: Vec<Key<[u8; 20]>> =
             self.ranges.keys().collect::<Result<_, _>>().expect("a trie can be listed");
         for key in stale {

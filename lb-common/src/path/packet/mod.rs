@@ -53,6 +53,12 @@ pub trait FlowEntry {
     fn read(&self, to: &mut Tuple);
     /// Id and generation of the backend.
     fn backend(&self) -> (u32, u32);
+    /// [`Flow::service`].
+    fn service(&self) -> u32;
+    /// [`Flow::revision`].
+    fn revision(&self) -> u32;
+    /// Sets [`Flow::revision`].
+    fn revise(&self, revision: u32);
     /// The [`crate::abi::Role`].
     fn role(&self) -> u8;
     /// The node's address that stands in for the client's.
@@ -192,7 +198,7 @@ fn translate(
     }
     set_key(&mut work.key, tuple, hook);
     let length = packet.length();
-    let reason = match flow::known(tables, length, work) {
+    let reason = match flow::known(tables, arrival, length, work) {
         Some(reason) => reason,
         // A later fragment begins nothing.
         None if hook == Hook::Ingress && work.parsed.outer.l4 != 0 => {

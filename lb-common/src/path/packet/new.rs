@@ -42,7 +42,7 @@ pub(super) fn flow(
     let (target, keeps_client) = target(tables, arrival, entry, tuple)?;
     let choice = backend(tables, &target, tuple, entry)?;
     let node_address = stand_in(arrival, &choice, tuple, keeps_client)?;
-    begin(tables, work, &choice, &target, node_address);
+    begin(tables, work, &choice, &target, (node, node_address));
     let made = make(tables, node, length, work);
     if made == Ok(Reason::Translated) {
         tables.flow_made();
@@ -61,7 +61,7 @@ fn is_nobody(address: Address) -> bool {
 
 /// What the frontend leads to, and whether its backends shall see the client's own address.
 #[inline(always)]
-fn target(
+pub(super) fn target(
     tables: &impl PacketTables,
     arrival: &impl Arrival,
     entry: FrontendEntry,
@@ -168,16 +168,16 @@ fn begin(
     work: &mut Work,
     choice: &Choice,
     target: &Target,
-    node: Address,
+    node: (&Node, Address),
 ) {
     work.to = work.parsed.outer.tuple.to(choice.backend.address, choice.backend.port);
     let flow = &mut work.flow;
-    flow.node = node;
+    flow.node = node.1;
+    flow.revision = node.0.revision;
     flow.backend_id = choice.id;
     flow.backend_generation = choice.backend.life().generation;
     flow.service = target.service;
     flow.reserved = [0; 2];
-    flow.reserved2 = 0;
     flow.last_seen = tables.now();
 }
 

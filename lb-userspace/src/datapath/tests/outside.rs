@@ -144,3 +144,41 @@ fn ranges_change_without_turning_away_whom_both_let_in() {
         assert_complete(&writer, &pair[1]);
     }
 }
+
+#[test]
+fn flows_look_again_after_a_frontend_was_moved_dropped_or_narrowed_and_only_then() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let open = balanced(&[]);
+    let mut more = open.clone();
+    more.extend(service(2, &[2], &[2]));
+    let mut scaled = more.clone();
+    scaled.insert(id(2), wanted(&[2], &[3, 4]));
+    let mut local = scaled.clone();
+    local.get_mut(&id(2)).expect("the service").policy.internal_local = true;
+    let mut cluster = local.clone();
+    cluster.get_mut(&id(2)).expect("the service").policy.internal_local = false;
+    let moved = state(&[(1, &[2], &[1]), (2, &[1], &[3, 4])]);
+    let mut present = State::new();
+    for (what, next, looks) in [
+        ("a Service comes", open.clone(), false),
+        ("ranges come", balanced(&["192.0.2.0/24", "198.51.100.0/24"]), true),
+        ("a range goes", balanced(&["192.0.2.0/24"]), true),
+        ("ranges go", open, true),
+        ("another Service comes", more, false),
+        ("endpoints change", scaled, false),
+        ("a policy narrows", local, true),
+        ("a policy widens", cluster, false),
+        ("frontends move", moved, true),
+        ("frontends go", State::new(), true),
+    ] {
+        let (before, graces) = (writer.maps.tables.node.revision, writer.maps.graces);
+        assert!(change(&mut writer, &present, &next).is_empty(), "{what}");
+        present = next;
+        let looked = writer.maps.tables.node.revision != before;
+        assert_eq!(looked, looks, "{what}");
+        assert!(
+            !looks || writer.maps.graces > graces,
+            "{what}: programs that have found it end first"
+        );
+    }
+}
