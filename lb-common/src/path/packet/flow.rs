@@ -117,10 +117,18 @@ const fn is_established(seen: u8) -> bool {
     seen & ACK != 0 && seen & (FIN | RST) == 0
 }
 
-/// The flags of a direction with those of another packet: a SYN begins anew unless it is in the midst of a connection.
+/// The flags of a direction with those of another packet: a SYN begins anew unless it is in the midst of a connection. A
+/// reset after which its sender goes on was none: the other side has not taken it (RFC 5961, section 3), or somebody else
+/// has sent it.
 #[inline(always)]
 const fn joined(seen: u8, flags: u8) -> u8 {
-    if flags & SYN != 0 && !is_established(seen) { flags } else { seen | flags }
+    if flags & SYN != 0 && !is_established(seen) {
+        flags
+    } else if flags & RST == 0 {
+        seen & !RST | flags
+    } else {
+        seen | flags
+    }
 }
 
 /// Takes away the entries, but the request's, of the flow whose request becomes `work.to`; `work.flow.node`

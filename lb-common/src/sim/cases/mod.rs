@@ -8,6 +8,7 @@ mod frames;
 mod frontends;
 mod odd;
 mod refusals;
+mod replacements;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -136,6 +137,7 @@ pub fn all() -> Vec<Case> {
         flows::add(v4, &mut add);
         frontends::add(v4, &mut add);
         refusals::add(v4, &mut add);
+        replacements::add(v4, &mut add);
         odd::add(v4, &mut add);
     }
     cases.extend(without_link_header(&cases));
