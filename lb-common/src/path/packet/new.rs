@@ -27,7 +27,7 @@ pub(super) fn flow(
 ) -> Result<Reason, Reason> {
     let node = tables.node().ok_or(Reason::Inconsistent)?;
     let tuple = &work.parsed.outer.tuple;
-    if is_nobody(tuple.source) || is_nobody(tuple.destination) {
+    if !tuple.source.is_host() || !tuple.destination.is_host() {
         return Err(Reason::NotService);
     }
     let frontend = FrontendKey::new(tuple.destination, tuple.destination_port, tuple.protocol);
@@ -51,12 +51,6 @@ pub(super) fn flow(
         tables.flows_full();
     }
     made
-}
-
-/// Addresses that no packet on a wire should have: of this host itself, of nobody.
-#[inline(always)]
-fn is_nobody(address: Address) -> bool {
-    address.loopback().is_some()
 }
 
 /// What the frontend leads to, and whether its backends shall see the client's own address.
