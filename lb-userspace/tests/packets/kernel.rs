@@ -50,10 +50,14 @@ pub(super) struct Bytes<const N: usize>(pub(super) [u8; N]);
 unsafe impl<const N: usize> aya::Pod for Bytes<N> {}
 
 impl Kernel {
-    /// Loads the programs, with room for so many entries of `FLOWS`.
-    pub(crate) fn load(device: u32, flows: u32) -> Self {
+    /// Loads the programs, with room for so many entries of `FLOWS`; they ask for routes by these flags, if any are given.
+    pub(crate) fn load(device: u32, flows: u32, fib_flags: Option<u32>) -> Self {
         let (quiet, size) = (0_u8, u32::try_from(MAGLEV_SIZE).expect("a small one"));
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if let Some(flags) = &fib_flags {
+            loader.override_global("FIB_FLAGS", flags, true);
+        }
+        let mut ebpf = loader
             .override_global("AYA_LOG_LEVEL", &quiet, true)
             .override_global("MAGLEV_SIZE", &size, true)
             .map_max_entries("MAGLEV", 16 * size)
