@@ -110,6 +110,10 @@ impl packet::PacketTables for Tables {
         self.refused_flows.set(self.refused_flows.get() + 1);
     }
 
+    fn ports_taken(&self) {
+        self.missing_ports.set(self.missing_ports.get() + 1);
+    }
+
     fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts> {
         self.fragments.borrow().get(key).copied()
     }

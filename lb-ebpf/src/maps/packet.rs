@@ -72,6 +72,8 @@ pub(crate) fn desk() -> Option<&'static mut Desk> {
 const FIRST_FLOW: u32 = 1;
 /// There is no room for more.
 const FLOWS_FULL: u32 = 2;
+/// No port is left by which the node can stand in for a client of some backend.
+const PORTS_TAKEN: u32 = 3;
 
 impl PacketTables for KernelTables {
     #[inline(always)]
@@ -112,6 +114,11 @@ impl PacketTables for KernelTables {
     #[inline(always)]
     fn flows_full(&self) {
         wake(FLOWS_FULL);
+    }
+
+    #[inline(always)]
+    fn ports_taken(&self) {
+        wake(PORTS_TAKEN);
     }
 
     #[inline(always)]

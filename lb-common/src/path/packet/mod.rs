@@ -29,6 +29,8 @@ pub trait PacketTables: Tables {
     fn flow_made(&self);
     /// A flow found no room: the agent is woken.
     fn flows_full(&self);
+    /// A flow found no port by which the node could stand in for its client: the agent is woken.
+    fn ports_taken(&self);
     /// `FRAGMENTS`: the ports of a fragmented packet.
     fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// `FRAGMENTS`: notes them.

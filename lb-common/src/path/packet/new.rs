@@ -50,6 +50,9 @@ pub(super) fn flow(
     if made == Err(Reason::FlowsFull) {
         tables.flows_full();
     }
+    if made == Err(Reason::NoSnatPort) && node.snat_count != 0 {
+        tables.ports_taken();
+    }
     made
 }
 
