@@ -244,11 +244,17 @@ impl Datapath {
             self_test: self.self_test.clone(),
             maps: self.fill(),
             counters: self.counters(),
-            limits: self.takeover.limits().to_vec(),
+            limits: self.limits(),
             exempt: self.exempt.clone(),
             devices: self.takeover.devices(),
             snat_ports: self.snat_ports.range.map(|range| range.to_string()),
         }
+    }
+
+    fn limits(&self) -> Vec<String> {
+        let mut limits = self.takeover.limits().to_vec();
+        limits.extend(self.writer.limit());
+        limits
     }
 
     fn fill(&self) -> Vec<MapStatus> {

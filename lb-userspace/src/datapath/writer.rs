@@ -45,6 +45,8 @@ pub(super) struct Writer<M> {
     pub(super) freed: bool,
     /// Whether a frontend was moved, dropped or narrowed since flows were told to look.
     pub(super) narrowed: bool,
+    /// How many services lack a table of `MAGLEV`.
+    pub(super) without_table: usize,
 }
 
 /// What the maps hold for one service port.
@@ -73,6 +75,7 @@ impl<M: Maps> Writer<M> {
             gave_up: BTreeSet::new(),
             freed: true,
             narrowed: false,
+            without_table: 0,
         }
     }
 
@@ -97,6 +100,7 @@ impl<M: Maps> Writer<M> {
         }
         self.turn_over(turnover);
         self.have_flows_look();
+        self.share_out_tables();
         self.refusals()
     }
 
