@@ -31,16 +31,19 @@ pub(crate) struct KernelArrival<'c>(pub(crate) &'c TcContext);
 impl Arrival for KernelArrival<'_> {
     #[inline(always)]
     fn is_inside(&self) -> bool {
-        // SAFETY: one aligned word, which the agent replaces whole.
-        let flags = unsafe { DEVICES.get(self.device()) }.copied();
-        flags.is_some_and(|flags| flags & device::INSIDE != 0)
+        flags(self.device()) & device::INSIDE != 0
     }
 
     #[inline(always)]
     fn route(&self, source: Address, destination: Address) -> Route {
         let mut found = Address::UNSPECIFIED;
         let device = self.look_up(source, destination, &mut found);
-        Route { returns: device == self.device(), source: found }
+        Route { returns: device == self.device(), device, source: found }
+    }
+
+    #[inline(always)]
+    fn is_attached(&self, device: u32) -> bool {
+        flags(device) & device::ATTACHED != 0
     }
 }
 
@@ -107,6 +110,13 @@ impl KernelArrival<'_> {
             )
         }
     }
+}
+
+/// What the agent says of a device.
+#[inline(always)]
+fn flags(device: u32) -> u32 {
+    // SAFETY: one aligned word, which the agent replaces whole.
+    unsafe { DEVICES.get(device) }.copied().unwrap_or(0)
 }
 
 /// The node's address towards its default route. While the agent changes it, the word that tells whether there is one is

@@ -1,5 +1,6 @@
 //! The packet path's tables, and what becomes of a frame.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -29,6 +30,8 @@ pub struct Arrival {
     pub inside: bool,
     /// Where packets to these addresses go.
     pub routes: BTreeMap<Address, Route>,
+    /// Devices that have the programs.
+    pub attached: BTreeSet<u32>,
     /// Whether its transport's checksum is still to be completed.
     pub is_partial: bool,
 }
@@ -39,8 +42,12 @@ impl packet::Arrival for Arrival {
     }
 
     fn route(&self, _: Address, destination: Address) -> Route {
-        let nowhere = Route { returns: false, source: Address::UNSPECIFIED };
+        let nowhere = Route { returns: false, device: 0, source: Address::UNSPECIFIED };
         self.routes.get(&destination).copied().unwrap_or(nowhere)
+    }
+
+    fn is_attached(&self, device: u32) -> bool {
+        self.attached.contains(&device)
     }
 }
 

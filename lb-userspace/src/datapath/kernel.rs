@@ -160,6 +160,14 @@ impl KernelMaps {
         self.devices.insert(index, flags, 0).context("map DEVICES")
     }
 
+    /// What the programs know of a device.
+    pub(super) fn device(&self, index: u32) -> Result<u32> {
+        match self.devices.get(&index, 0) {
+            Err(MapError::KeyNotFound) => Ok(0),
+            flags => flags.context("map DEVICES"),
+        }
+    }
+
     /// Forgets a device.
     pub(super) fn delete_device(&mut self, index: u32) -> Result<()> {
         self.devices.remove(&index).context("map DEVICES")

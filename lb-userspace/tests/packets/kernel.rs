@@ -130,8 +130,12 @@ impl Kernel {
             let key = Key::new(32 + ones, bytes(&key));
             self.ranges.insert(&key, 1, 0).expect("room");
         }
-        let flags = if arrival.inside { device::INSIDE } else { 0 };
-        self.devices.insert(self.device, flags, 0).expect("room");
+        clear(&mut self.devices);
+        for index in &arrival.attached {
+            let came_by = arrival.inside && *index == self.device;
+            let inside = if came_by { device::INSIDE } else { 0 };
+            self.devices.insert(index, inside | device::ATTACHED, 0).expect("room");
+        }
     }
 
     /// Makes one backend what it is in `tables`.

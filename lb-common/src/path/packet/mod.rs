@@ -47,6 +47,8 @@ pub trait Arrival {
     fn is_inside(&self) -> bool;
     /// Where a packet with these addresses goes from here, and what the node is called there.
     fn route(&self, source: Address, destination: Address) -> Route;
+    /// `DEVICES`: whether packets that leave by this device meet a program.
+    fn is_attached(&self, device: u32) -> bool;
 }
 
 /// One entry of `FLOWS`, in place. Other processors use it, too.
@@ -87,6 +89,8 @@ pub enum Inserted {
 pub struct Route {
     /// Whether it leaves by the device that it came by.
     pub returns: bool,
+    /// The index of the device that it leaves by; 0 if it is not known.
+    pub device: u32,
     /// Address of the node towards there; unspecified if it has none.
     pub source: Address,
 }

@@ -155,6 +155,10 @@ fn stand_in(
     if route.source == Address::UNSPECIFIED {
         return Err(Reason::NoSnatAddress);
     }
+    // Its source would stay the client's, and the reply go there untranslated.
+    if route.device != 0 && !arrival.is_attached(route.device) {
+        return Err(Reason::UnseenDevice);
+    }
     Ok(route.source)
 }
 
@@ -186,31 +190,35 @@ fn make(
     length: u32,
     work: &mut Work,
 ) -> Result<Reason, Reason> {
-    reserve(tables, node, work)?;
+    let reserved = reserve(tables, node, work)?;
     if work.flow.is_masqueraded() {
         insert_rest(tables, work)?;
     }
     match insert_request(tables, length, work) {
         Inserted::Done => Ok(Reason::Translated),
-        Inserted::Exists => join(tables, work),
+        Inserted::Exists => join(tables, work, reserved),
         Inserted::Full => {
-            forget_others(tables, work);
+            if reserved {
+                forget_others(tables, work);
+            }
             Err(Reason::FlowsFull)
         }
     }
 }
 
-/// Another processor has made the flow meanwhile: its choice counts.
+/// Another processor has made the flow meanwhile: its choice counts. Takes back what was `reserved`.
 #[inline(always)]
-fn join(tables: &impl PacketTables, work: &mut Work) -> Result<Reason, Reason> {
+fn join(tables: &impl PacketTables, work: &mut Work, reserved: bool) -> Result<Reason, Reason> {
     let ours = (work.to.destination, work.to.destination_port, work.to.source_port);
     let Some(entry) = tables.flow(&work.key) else {
-        forget_others(tables, work);
+        if reserved {
+            forget_others(tables, work);
+        }
         return Err(Reason::Inconsistent);
     };
     let mut to = Tuple::NONE;
     entry.read(&mut to);
-    if ours != (to.destination, to.destination_port, to.source_port) {
+    if reserved && ours != (to.destination, to.destination_port, to.source_port) {
         forget_others(tables, work);
     }
     to.protocol = work.key.protocol;
@@ -220,9 +228,9 @@ fn join(tables: &impl PacketTables, work: &mut Work) -> Result<Reason, Reason> {
 
 /// Finds a source port by which replies can be told apart, and makes the entry of the replies that have it: the
 /// client's own, or, where the node stands in for it or another flow of the client has the same backend by that port,
-/// one of the node's.
+/// one of the node's. Whether it made it: the one that it finds may be another processor's.
 #[inline(always)]
-fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<(), Reason> {
+fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<bool, Reason> {
     let masqueraded = work.flow.is_masqueraded();
     if masqueraded {
         set_masqueraded_reply(&mut work.other, &work.to, &work.flow);
@@ -231,10 +239,10 @@ fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<(
         set_reply(&mut work.other, &work.to);
         set_values(&mut work.flow, Role::Reply, &work.parsed.outer.tuple.reversed());
         match tables.insert_flow(&work.other, &work.flow) {
-            Inserted::Done => return Ok(()),
+            Inserted::Done => return Ok(true),
             Inserted::Full => return Err(Reason::FlowsFull),
             // Of this very flow, whose request is about to be made elsewhere, or is gone.
-            Inserted::Exists if is_ours(tables, work) => return Ok(()),
+            Inserted::Exists if is_ours(tables, work) => return Ok(false),
             Inserted::Exists => {}
         }
     }
@@ -246,7 +254,7 @@ fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<(
             work.flow.destination_port = port;
         }
         match tables.insert_flow(&work.other, &work.flow) {
-            Inserted::Done => return Ok(()),
+            Inserted::Done => return Ok(true),
             Inserted::Full => return Err(Reason::FlowsFull),
             Inserted::Exists => {}
         }

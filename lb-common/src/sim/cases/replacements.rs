@@ -133,6 +133,19 @@ pub(super) fn add(v4: bool, add: Add<'_>) {
             Step::arrives(frame((client.0, 5001), node_port, &SYN), Reason::NoSnatPort, Gone),
         ],
     );
+    let mut world = World::new(v4).service(
+        1,
+        FrontendKind::NodePort,
+        (node_port.0, node_port.1, TCP),
+        Policy::default(),
+        &[there.0],
+    );
+    world.arrival.attached.remove(&world.arrival.routes[&there.0].device);
+    add(
+        "what would leave with the client's address in spite of the node's is dropped",
+        world,
+        vec![Step::arrives(frame(client, node_port, &SYN), Reason::UnseenDevice, Gone)],
+    );
     let world = World::new(v4).service(
         1,
         FrontendKind::ClusterIp,
