@@ -254,6 +254,9 @@ impl Datapath {
     fn limits(&self) -> Vec<String> {
         let mut limits = self.takeover.limits().to_vec();
         limits.extend(self.writer.limit());
+        if self.takeover.devices().is_some() {
+            limits.extend(host::not_forwarding());
+        }
         limits
     }
 
@@ -318,7 +321,7 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// operation → reason → count since the programs' maps were made, over all CPUs.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
-    /// What this kernel cannot do, and what lb does instead.
+    /// What this node cannot do, and what lb does instead.
     pub limits: Vec<String>,
     /// cgroups whose processes are left alone.
     pub exempt: Vec<ExemptCgroup>,

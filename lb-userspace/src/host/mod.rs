@@ -5,6 +5,7 @@ mod cgroup;
 mod check;
 mod cleanup;
 mod descriptors;
+mod forwarding;
 mod inherited;
 mod kernel;
 mod leaf;
@@ -24,6 +25,7 @@ pub use cgroup::{
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
 pub use descriptors::{SocketDescriptor, has_ended, numbered, socket_descriptors};
+pub use forwarding::not_forwarding;
 pub use inherited::Inherited;
 pub use kernel::{Version, allow_locked_memory, allow_open_files, has_tcx, hostname};
 pub use leaf::{Leaf, sweep_leaves};
