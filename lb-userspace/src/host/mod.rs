@@ -16,6 +16,7 @@ mod netns;
 mod ports;
 mod reserved_ports;
 mod resolv_conf;
+mod taken_ports;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
 pub use cgroup::{
@@ -36,3 +37,4 @@ pub use netns::{netns_cookie, netns_number};
 pub use ports::{PortRange, Ports};
 pub use reserved_ports::{ReservedPorts, no_port_left};
 pub use resolv_conf::{ETC_NETNS, NetnsName, ResolvConfs};
+pub use taken_ports::taken_ports;
