@@ -8,8 +8,8 @@ fn every_packet_becomes_what_it_should() {
     let mut failed = Vec::new();
     for mut case in cases::all() {
         for (number, step) in case.steps.iter().enumerate() {
-            if let Some((id, life)) = step.life {
-                case.world.tables.backends.get_mut(&id).expect("it exists").life = life.to_word();
+            if let Some(change) = step.change {
+                change.apply(&mut case.world.tables);
             }
             let (reason, outcome) =
                 treat(&case.world.tables, &case.world.arrival, case.link, step.hook, &step.frame);

@@ -40,6 +40,7 @@ pub(crate) fn report(
         | Reason::FlowsFull
         | Reason::NoSnatPort
         | Reason::NoSnatAddress
+        | Reason::UnseenDevice
         | Reason::Unanswered
         | Reason::Inconsistent => {
             // Debug only: with its log statements a program takes the verifier a hundred times as

@@ -95,6 +95,20 @@ impl Address {
         (self == Self::UNSPECIFIED || self == Self::V6_LOOPBACK).then_some(Self::V6_LOOPBACK)
     }
 
+    /// Whether a packet from there may be answered: not a group's, everybody's or nobody's address (RFC 1122, section 3.2.1.3;
+    /// RFC 4443, section 2.4 e), nor one that no packet on a wire has.
+    #[inline(always)]
+    pub fn is_host(self) -> bool {
+        const CLASSES_D_E: u32 = u32::from_ne_bytes([224, 0, 0, 0]);
+        const GROUP: u32 = u32::from_ne_bytes([255, 0, 0, 0]);
+        let elsewhere = if self.is_v4() {
+            self.v4_word() & CLASSES_D_E != CLASSES_D_E
+        } else {
+            self.0[0] & GROUP != GROUP
+        };
+        elsewhere && self.loopback().is_none()
+    }
+
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {

@@ -119,8 +119,8 @@ pub struct Flow {
     pub seen: u8,
     /// Zero.
     pub reserved: [u8; 2],
-    /// Zero.
-    pub reserved2: u32,
+    /// [`super::Node::revision`] when the frontend was last looked up.
+    pub revision: u32,
     /// `CLOCK_BOOTTIME` in nanoseconds, of the last packet.
     pub last_seen: u64,
     /// Number of packets.
@@ -143,7 +143,7 @@ impl Flow {
         role: 0,
         seen: 0,
         reserved: [0; 2],
-        reserved2: 0,
+        revision: 0,
         last_seen: 0,
         packets: 0,
         bytes: 0,

@@ -61,7 +61,7 @@ const ALL: &[Type] = types! {
     Cidr { network, mask }
     Node {
         service_cidrs, netns_cookie, exempt, snat_v4, snat_v6, snat_first, snat_count, flows_asleep,
-        reserved
+        revision
     }
     AffinityKey { client, service, kind }
     Affinity { backend, last_used }
@@ -74,7 +74,7 @@ const ALL: &[Type] = types! {
     FlowKey { source, destination, source_port, destination_port, protocol, hook, reserved }
     Flow {
         source, destination, node, source_port, destination_port, backend_id, backend_generation,
-        service, role, seen, reserved, reserved2, last_seen, packets, bytes
+        service, role, seen, reserved, revision, last_seen, packets, bytes
     }
     FragmentKey { source, destination, id, protocol, hook, reserved }
     FragmentPorts { source, destination }

@@ -41,6 +41,8 @@ pub mod protocol {
 pub mod device {
     /// What arrives by it comes from this node: a tap, or a bridge of workloads.
     pub const INSIDE: u32 = 1;
+    /// Both its programs are there: what leaves by it gets the source that it should.
+    pub const ATTACHED: u32 = 2;
 }
 
 /// `SO_PRIORITY` of the agent's own sockets, which are never translated (docs/decisions/0015).

@@ -23,8 +23,9 @@ pub struct Node {
     pub snat_count: u32,
     /// 1 while `FLOWS` is empty and the agent sleeps: whoever makes the first flow sets it to 0 and wakes the agent.
     pub flows_asleep: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Changes after frontends were moved, dropped or narrowed, when no program runs any more that may have found them as
+    /// they were: flows that know another one look their frontend up again.
+    pub revision: u32,
 }
 
 impl Node {
@@ -38,7 +39,7 @@ impl Node {
         snat_first: 0,
         snat_count: 0,
         flows_asleep: 0,
-        reserved: 0,
+        revision: 0,
     };
 
     /// Whether a port, a number, is one of those that packets to endpoints elsewhere get.

@@ -127,6 +127,8 @@ counted! {
         NoSnatPort = "noSnatPort",
         /// The node has no address by which it can stand in for a client.
         NoSnatAddress = "noSnatAddress",
+        /// The node would have to stand in for the client, but the packet leaves by a device without lb's programs.
+        UnseenDevice = "unseenDevice",
         /// A refusal that was not sent: too many are, or the packet is of a kind that has none.
         Unanswered = "unanswered",
         /// A packet that ends too early.
@@ -195,6 +197,7 @@ impl Reason {
             | Self::FlowsFull
             | Self::NoSnatPort
             | Self::NoSnatAddress
+            | Self::UnseenDevice
             | Self::Unanswered
             | Self::Short
             | Self::Malformed
@@ -223,6 +226,7 @@ impl Reason {
             | Self::FlowsFull
             | Self::NoSnatPort
             | Self::NoSnatAddress
+            | Self::UnseenDevice
             | Self::Unanswered
             | Self::Inconsistent => Treatment::Drop,
             Self::NotService

@@ -1,5 +1,6 @@
 //! The packet path's tables, and what becomes of a frame.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
@@ -29,6 +30,8 @@ pub struct Arrival {
     pub inside: bool,
     /// Where packets to these addresses go.
     pub routes: BTreeMap<Address, Route>,
+    /// Devices that have the programs.
+    pub attached: BTreeSet<u32>,
     /// Whether its transport's checksum is still to be completed.
     pub is_partial: bool,
 }
@@ -39,8 +42,12 @@ impl packet::Arrival for Arrival {
     }
 
     fn route(&self, _: Address, destination: Address) -> Route {
-        let nowhere = Route { returns: false, source: Address::UNSPECIFIED };
+        let nowhere = Route { returns: false, device: 0, source: Address::UNSPECIFIED };
         self.routes.get(&destination).copied().unwrap_or(nowhere)
+    }
+
+    fn is_attached(&self, device: u32) -> bool {
+        self.attached.contains(&device)
     }
 }
 
@@ -110,6 +117,10 @@ impl packet::PacketTables for Tables {
         self.refused_flows.set(self.refused_flows.get() + 1);
     }
 
+    fn ports_taken(&self) {
+        self.missing_ports.set(self.missing_ports.get() + 1);
+    }
+
     fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts> {
         self.fragments.borrow().get(key).copied()
     }
@@ -152,6 +163,20 @@ impl FlowEntry for Entry<'_> {
 
     fn backend(&self) -> (u32, u32) {
         (self.get().backend_id, self.get().backend_generation)
+    }
+
+    fn service(&self) -> u32 {
+        self.get().service
+    }
+
+    fn revision(&self) -> u32 {
+        self.get().revision
+    }
+
+    fn revise(&self, revision: u32) {
+        if let Some(flow) = self.flows.borrow_mut().get_mut(&self.key) {
+            flow.revision = revision;
+        }
     }
 
     fn role(&self) -> u8 {

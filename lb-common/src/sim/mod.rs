@@ -52,6 +52,8 @@ pub struct Tables {
     pub source_ranges: Vec<(u32, Cidr)>,
     /// How often the agent was told that `FLOWS` is full.
     pub refused_flows: Cell<u32>,
+    /// How often it was told that no port is left.
+    pub missing_ports: Cell<u32>,
 }
 
 impl Default for Tables {
@@ -73,6 +75,7 @@ impl Default for Tables {
             maglev: BTreeMap::new(),
             source_ranges: Vec::new(),
             refused_flows: Cell::new(0),
+            missing_ports: Cell::new(0),
         }
     }
 }

@@ -85,6 +85,9 @@ pub struct World {
     pub arrival: Arrival,
 }
 
+/// The indexes of `eth0` and `pods`.
+pub const DEVICES: [u32; 2] = [1000, 1001];
+
 /// The only port by which the node stands in for clients: so chance has no part in it.
 pub const STAND_IN: u16 = 50_000;
 
@@ -98,10 +101,14 @@ impl World {
         tables.node.snat_count = 1;
         let mut routes = BTreeMap::new();
         for n in 0..=u8::MAX {
-            routes.insert(who.local_pod(n), Route { returns: false, source: who.node() });
-            routes.insert(who.remote_pod(n), Route { returns: true, source: who.node() });
+            let [eth0, pods] = DEVICES;
+            let source = who.node();
+            routes.insert(who.local_pod(n), Route { returns: false, device: pods, source });
+            routes.insert(who.remote_pod(n), Route { returns: true, device: eth0, source });
         }
-        Self { who, tables, arrival: Arrival { inside: false, routes, is_partial: false } }
+        let attached = DEVICES.into();
+        let arrival = Arrival { inside: false, routes, attached, is_partial: false };
+        Self { who, tables, arrival }
     }
 
     /// Service `index` behind one frontend, with these backends on port 8080, ids from `16 * index` on. The address

@@ -72,6 +72,8 @@ pub(crate) fn desk() -> Option<&'static mut Desk> {
 const FIRST_FLOW: u32 = 1;
 /// There is no room for more.
 const FLOWS_FULL: u32 = 2;
+/// No port is left by which the node can stand in for a client of some backend.
+const PORTS_TAKEN: u32 = 3;
 
 impl PacketTables for KernelTables {
     #[inline(always)]
@@ -112,6 +114,11 @@ impl PacketTables for KernelTables {
     #[inline(always)]
     fn flows_full(&self) {
         wake(FLOWS_FULL);
+    }
+
+    #[inline(always)]
+    fn ports_taken(&self) {
+        wake(PORTS_TAKEN);
     }
 
     #[inline(always)]
@@ -168,6 +175,25 @@ impl FlowEntry for KernelFlow {
     fn backend(&self) -> (u32, u32) {
         // SAFETY: as above.
         unsafe { ((*self.0).backend_id, (*self.0).backend_generation) }
+    }
+
+    #[inline(always)]
+    fn service(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).service }
+    }
+
+    #[inline(always)]
+    fn revision(&self) -> u32 {
+        // SAFETY: as above; volatile, since other processors change it.
+        unsafe { read_volatile(&raw const (*self.0).revision) }
+    }
+
+    #[inline(always)]
+    fn revise(&self, revision: u32) {
+        // SAFETY: as above. Of two processors that look at once either may be the later one: at worst the next packet
+        // looks again.
+        unsafe { write_volatile(&raw mut (*self.0).revision, revision) }
     }
 
     #[inline(always)]

@@ -11,14 +11,17 @@ use lb_common::abi::Node;
 use super::grace::Grace;
 use super::load::Loaded;
 use super::shared::Shared;
+use crate::flows::Lack;
 
 /// More words than the ring holds at once: programs may ring without end.
 const WORDS: usize = 1024;
 
-/// `FLOWS` is full; other words say that it has a first flow.
+/// `FLOWS` is full; other words than these two say that it has a first flow.
 const FULL: u32 = 2;
+/// No port is left by which the node can stand in for a client of some endpoint.
+const PORTS_TAKEN: u32 = 3;
 
-/// Rings when a first flow was made, if it was armed, and whenever a flow found no room. Readable while it rings.
+/// Rings when a first flow was made, if it was armed, and whenever a flow found no room or no port. Readable while it rings.
 #[derive(Debug)]
 pub struct Alarm {
     ring: Ring,
@@ -49,14 +52,15 @@ impl Alarm {
         self.asleep().store(0, Ordering::SeqCst);
     }
 
-    /// Stops the ringing; says whether a flow found no room.
-    pub fn hush(&mut self) -> bool {
-        let mut full = false;
+    /// Stops the ringing; says what flows lacked.
+    pub fn hush(&mut self) -> Lack {
+        let mut lack = Lack::default();
         for _ in 0..WORDS {
             let Some(word) = self.ring.0.next() else { break };
-            full |= *word == FULL.to_ne_bytes();
+            lack.room |= *word == FULL.to_ne_bytes();
+            lack.ports |= *word == PORTS_TAKEN.to_ne_bytes();
         }
-        full
+        lack
     }
 
     fn asleep(&self) -> &AtomicU32 {

@@ -209,15 +209,17 @@ impl Attachments {
         maps: &mut KernelMaps,
         device: &Device,
     ) -> Result<()> {
-        let flags = if device.inside { device::INSIDE } else { 0 };
+        let inside = if device.inside { device::INSIDE } else { 0 };
+        let attached = maps.device(device.index)? & device::ATTACHED;
         // First, as a program that runs looks for it.
-        maps.store_device(device.index, flags)?;
+        maps.store_device(device.index, inside | attached)?;
         for hook in HOOKS {
             match self.way {
                 Way::Tcx => self.put_link(loaded, device, hook)?,
                 Way::Filter => self.put_filter(loaded, device, hook)?,
             }
         }
+        maps.store_device(device.index, inside | device::ATTACHED)?;
         // What an agent left that attached in the other way. For a moment both are there: the second
         // finds nothing to translate.
         match self.way {

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Map, MapData};
-use lb_common::abi::{Flow, FlowKey};
+use lb_common::abi::{Flow, FlowKey, Node};
 
 pub use super::alarm::Alarm;
 pub use super::elements::Commands;
 use super::elements::Elements;
 use super::grace::Grace;
 use super::load::Loaded;
+use super::shared::Shared;
 use super::sizes;
 use crate::flows::{Entry, Table};
 
@@ -31,7 +32,7 @@ impl Flows {
             bail!("map FLOWS is not a hash")
         };
         let table = FlowTable::new(&flows, Commands::ALL).context("map FLOWS")?;
-        let table = FlowTable { grace: Some(Grace::new(loaded)?), ..table };
+        let table = FlowTable { programs: Some(Programs::new(loaded)?), ..table };
         Ok(Self { table, alarm: Alarm::new(loaded)? })
     }
 }
@@ -69,7 +70,20 @@ const NO_GENERATION: u32 = 0;
 pub struct FlowTable {
     elements: Elements<FlowKey, Flow>,
     /// `None` of a map that no program uses.
-    grace: Option<Grace>,
+    programs: Option<Programs>,
+}
+
+/// The programs that use the map.
+#[derive(Debug)]
+struct Programs {
+    grace: Grace,
+    node: Shared<Node>,
+}
+
+impl Programs {
+    fn new(loaded: &Loaded) -> Result<Self> {
+        Ok(Self { grace: Grace::new(loaded)?, node: loaded.view("NODE")? })
+    }
 }
 
 impl FlowTable {
@@ -79,7 +93,7 @@ impl FlowTable {
     ///
     /// If it is no such map.
     pub fn new(map: &MapData, commands: Commands) -> Result<Self> {
-        Ok(Self { elements: Elements::new(map, commands)?, grace: None })
+        Ok(Self { elements: Elements::new(map, commands)?, programs: None })
     }
 
     /// What a person can do who needs more room.
@@ -92,6 +106,10 @@ impl FlowTable {
 impl Table for FlowTable {
     fn capacity(&self) -> u32 {
         self.elements.capacity()
+    }
+
+    fn ports(&self) -> u32 {
+        self.programs.as_ref().map_or(0, |programs| programs.node.get(0).snat_count)
     }
 
     fn list(&mut self) -> io::Result<Vec<Entry>> {
@@ -112,6 +130,6 @@ impl Table for FlowTable {
     }
 
     fn settle(&mut self) -> io::Result<()> {
-        self.grace.as_ref().map_or(Ok(()), Grace::wait)
+        self.programs.as_ref().map_or(Ok(()), |programs| programs.grace.wait())
     }
 }

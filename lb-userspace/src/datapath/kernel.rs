@@ -104,6 +104,13 @@ impl KernelMaps {
         Ok(())
     }
 
+    /// Begins with a revision that no flow of an earlier agent knows: `NODE` is new, `FLOWS` may not be.
+    pub(super) fn begin_revision(&mut self) {
+        // SAFETY: the pointer is to an entry of the mapping.
+        let revision = |node: *mut Node| unsafe { &raw mut (*node).revision };
+        self.node.set_field(0, revision, fastrand::u32(..));
+    }
+
     /// Tells the programs which network namespace is the node's own.
     pub(super) fn store_netns(&mut self, cookie: u64) {
         // SAFETY: the pointer is to an entry of the mapping.
@@ -152,6 +159,14 @@ impl KernelMaps {
     /// Tells the programs of a device's flags (`lb_common::abi::device`).
     pub(super) fn store_device(&mut self, index: u32, flags: u32) -> Result<()> {
         self.devices.insert(index, flags, 0).context("map DEVICES")
+    }
+
+    /// What the programs know of a device.
+    pub(super) fn device(&self, index: u32) -> Result<u32> {
+        match self.devices.get(&index, 0) {
+            Err(MapError::KeyNotFound) => Ok(0),
+            flags => flags.context("map DEVICES"),
+        }
     }
 
     /// Forgets a device.
@@ -267,6 +282,12 @@ impl Maps for KernelMaps {
 
     fn grace(&mut self) -> io::Result<()> {
         self.grace.set(0, &self.inner, 0).map_err(io_error)
+    }
+
+    fn revise(&mut self) {
+        let next = self.node.get(0).revision.wrapping_add(1);
+        // SAFETY: the pointer is to an entry of the mapping.
+        self.node.set_field(0, |node| unsafe { &raw mut (*node).revision }, next);
     }
 
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendEntry)>> {

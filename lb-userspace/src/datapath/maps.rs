@@ -58,6 +58,8 @@ pub(super) trait Maps {
     fn delete_range(&mut self, service: u32, range: &SourceRange) -> io::Result<()>;
     /// Returns when every program that runs now has finished.
     fn grace(&mut self) -> io::Result<()>;
+    /// Has flows look their frontends up again (`Node::revision`).
+    fn revise(&mut self);
 
     /// Every entry of `FRONTENDS`.
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendEntry)>>;

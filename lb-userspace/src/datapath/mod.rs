@@ -78,9 +78,8 @@ pub struct Config {
     pub bpffs: PathBuf,
     /// cgroup v2 directory whose processes are served.
     pub cgroup: PathBuf,
-    /// Ranges in which an unallocated address is unreachable; `None` leaves them as an earlier agent
-    /// knew them.
-    pub service_cidrs: Option<Vec<IpNet>>,
+    /// Ranges in which an unallocated address is unreachable, until [`Datapath::service_cidrs`].
+    pub service_cidrs: Vec<IpNet>,
     /// cgroups whose processes are left alone, as they are at start.
     pub exempt: Vec<ExemptCgroup>,
     /// How many entries the tables have.
@@ -135,9 +134,8 @@ impl Datapath {
         let sockets = Some(SocketTables::new(&mut loaded)?);
         let flows = Some(Flows::new(&mut loaded)?);
         let mut maps = KernelMaps::new(&mut loaded)?;
-        if let Some(cidrs) = &config.service_cidrs {
-            maps.store_service_cidrs(&kernel::cidrs(cidrs))?;
-        }
+        maps.store_service_cidrs(&kernel::cidrs(&config.service_cidrs))?;
+        maps.begin_revision();
         match host::netns_cookie() {
             Ok(cookie) => maps.store_netns(cookie),
             Err(error) => loaded.limits.push(format!(
@@ -256,11 +254,20 @@ impl Datapath {
             self_test: self.self_test.clone(),
             maps: self.fill(),
             counters: self.counters(),
-            limits: self.takeover.limits().to_vec(),
+            limits: self.limits(),
             exempt: self.exempt.clone(),
             devices: self.takeover.devices(),
             snat_ports: self.snat_ports.range.map(|range| range.to_string()),
         }
+    }
+
+    fn limits(&self) -> Vec<String> {
+        let mut limits = self.takeover.limits().to_vec();
+        limits.extend(self.writer.limit());
+        if self.takeover.devices().is_some() {
+            limits.extend(host::not_forwarding());
+        }
+        limits
     }
 
     fn fill(&self) -> Vec<MapStatus> {
@@ -324,7 +331,7 @@ pub struct Status {
     pub maps: Vec<MapStatus>,
     /// operation → reason → count since the programs' maps were made, over all CPUs.
     pub counters: BTreeMap<String, BTreeMap<String, u64>>,
-    /// What this kernel cannot do, and what lb does instead.
+    /// What this node cannot do, and what lb does instead.
     pub limits: Vec<String>,
     /// cgroups whose processes are left alone.
     pub exempt: Vec<ExemptCgroup>,

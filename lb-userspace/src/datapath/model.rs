@@ -306,6 +306,12 @@ impl Maps for Model {
         Ok(())
     }
 
+    fn revise(&mut self) {
+        if !self.crashed() {
+            self.tables.node.revision += 1;
+        }
+    }
+
     fn frontends(&self) -> io::Result<Vec<(FrontendKey, FrontendEntry)>> {
         Ok(self.tables.frontends.iter().map(|(key, entry)| (*key, *entry)).collect())
     }

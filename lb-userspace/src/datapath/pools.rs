@@ -96,16 +96,6 @@ impl Pools {
         })
     }
 
-    /// Takes a table of `MAGLEV`.
-    pub(super) fn take_table(&mut self) -> Result<u32, Shortage> {
-        self.tables.allocate().ok_or(Shortage {
-            map: "MAGLEV",
-            needed: 1,
-            free: 0,
-            capacity: self.tables.capacity(),
-        })
-    }
-
     /// Makes sure that there is room for `count` more entries of `SOURCE_RANGES`.
     pub(super) fn check_ranges(&self, count: usize) -> Result<(), Shortage> {
         let Ranges { used, capacity } = self.ranges;

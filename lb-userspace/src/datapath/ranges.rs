@@ -159,6 +159,7 @@ impl<M: Maps> Writer<M> {
         let installed = self.services.get_mut(id).expect("looked up above");
         let (maps, pools) = (&mut self.maps, &mut self.pools);
         let narrowed = installed.set.narrow(index, &wanted.source_ranges, maps, pools);
+        self.narrowed = true;
         narrowed.map_err(|error| error.to_string())
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Set {
     /// The table of `MAGLEV` may not be that of the cluster list: an earlier agent wrote it. The next
     /// update compares.
     pub(super) table_unknown: bool,
+    /// It should have a table, and none was left: new flows are spread at random until one is.
+    pub(super) lacks_table: bool,
 }
 
 /// The wanted endpoints, and which lists each is in.
@@ -98,12 +100,26 @@ impl Set {
             return Err(obstacle);
         }
 
+        self.lacks_table = wanted.maglev && reserved.table.is_none();
         let policy = Policy { maglev: reserved.table.map_or(0, |table| table + 1), ..policy };
         let stale_table = reserved.table.filter(|_| self.needs_table_written(&backends, policy));
         self.admit(index, &backends, maps, pools);
         self.switch(index, &backends, reserved.runs, (policy, stale_table), maps, pools);
         self.dismiss(&backends, maps, pools);
         Ok(())
+    }
+
+    /// Takes a table, if it should have one and one is left.
+    pub(super) fn take_table(&mut self, index: u32, maps: &mut impl Maps, pools: &mut Pools) {
+        if !self.lacks_table {
+            return;
+        }
+        let Some(table) = pools.tables.allocate() else { return };
+        let members = self.members.iter().filter(|(_, member)| member.life.cluster);
+        let members = members.map(|(identity, member)| (identity.endpoint, member.id));
+        write_table(table, members, maps);
+        self.set_policy(index, Policy { maglev: table + 1, ..self.policy }, maps);
+        self.lacks_table = false;
     }
 
     /// Whether an endpoint is a member, selected or not.
@@ -126,18 +142,13 @@ impl Set {
         let new = wanted.0.keys().filter(|identity| !self.members.contains_key(*identity)).count();
         pools.check_backends(new)?;
         let runs = self.reserve_runs(wanted, pools)?;
+        // A table is a better choice among the same endpoints: without one they are served all the same.
         let table = match self.table() {
-            _ if !maglev => Ok(None),
-            Some(table) => Ok(Some(table)),
-            None => pools.take_table().map(Some),
+            _ if !maglev => None,
+            Some(table) => Some(table),
+            None => pools.tables.allocate(),
         };
-        match table {
-            Ok(table) => Ok(Reserved { runs, table }),
-            Err(shortage) => {
-                self.give_back(Reserved { runs, table: None }, pools);
-                Err(shortage)
-            }
-        }
+        Ok(Reserved { runs, table })
     }
 
     /// Takes slots for the new runs; none if both lists keep their members. Two lists with the

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{PortRange, ReservedPorts, no_port_left};
+use crate::host::{PortRange, ReservedPorts, no_port_left, taken_ports};
 
 /// How often is looked whether somebody has written the setting anew (`sysctl --system`).
 const LOOK: Duration = Duration::from_secs(60);
@@ -38,6 +38,9 @@ impl SnatPorts {
             Some(Err(error)) => tracing::warn!("ports of local clients: {error:#}"),
             None => {}
         }
+        if let Some(range) = range {
+            warn_of_sockets(range);
+        }
         Self { range, reserved: reserved.clone(), looked: Instant::now() }
     }
 
@@ -59,4 +62,21 @@ impl SnatPorts {
         }
         Some(LOOK.saturating_sub(self.looked.elapsed()))
     }
+}
+
+/// Sockets that were there before the ports were reserved keep theirs.
+fn warn_of_sockets(range: PortRange) {
+    const NAMED: usize = 8;
+    let taken = taken_ports(range);
+    if taken.is_empty() {
+        return;
+    }
+    let named: Vec<_> = taken.iter().take(NAMED).map(u16::to_string).collect();
+    let more = if taken.len() > NAMED { ", ..." } else { "" };
+    tracing::warn!(
+        "sockets of this node have ports of --snat-ports {range}: {}{more}; packets to them may be taken for replies to \
+         clients that the node stands in for. `ss -anp` shows whose they are; start those anew, or choose other \
+         --snat-ports",
+        named.join(", ")
+    );
 }

@@ -4,6 +4,8 @@ use lb_common::maglev::{self, Candidate};
 
 use super::maps::Maps;
 use super::set::Endpoint;
+use super::sizes::{MAGLEV, remedy};
+use super::writer::{Installed, Writer, cannot_wait};
 
 /// Makes a table of `MAGLEV` lead to these endpoints, in place. Meanwhile each slot names one of them,
 /// or what it named before: a reader looks whether that is still in the list.
@@ -20,5 +22,42 @@ pub(super) fn write_table(
         if maps.entry(table, slot) != id {
             maps.store_entry(table, slot, id);
         }
+    }
+}
+
+impl<M: Maps> Writer<M> {
+    /// Gives tables to services that found none, as far as there are any by now, and says so when some come to have none.
+    pub(super) fn share_out_tables(&mut self) {
+        let lacking = |writer: &Self| {
+            writer.services.values().filter(|installed| installed.set.lacks_table).count()
+        };
+        let before = self.without_table;
+        self.without_table = lacking(self);
+        if self.without_table == 0 {
+            return;
+        }
+        let waiting = self.pools.tables.available().1 > 0;
+        if waiting && let Err(error) = self.grace() {
+            tracing::warn!("tables of map {MAGLEV} stay unused: {}", cannot_wait(&error));
+        }
+        for Installed { index, set, .. } in self.services.values_mut() {
+            set.take_table(*index, &mut self.maps, &mut self.pools);
+        }
+        self.without_table = lacking(self);
+        if before == 0 {
+            self.limit().into_iter().for_each(|limit| tracing::warn!("{limit}"));
+        }
+    }
+
+    /// What `lb status` says of services that lack a table.
+    pub(super) fn limit(&self) -> Option<String> {
+        let (needed, capacity) = (self.without_table, self.maps.capacity().tables);
+        (needed > 0).then(|| {
+            format!(
+                "map {MAGLEV} is full: connections from outside to {needed} ports of Services are \
+                 spread at random, not as other nodes do; {}",
+                remedy(MAGLEV, capacity, needed, 0)
+            )
+        })
     }
 }

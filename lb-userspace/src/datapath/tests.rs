@@ -176,8 +176,9 @@ fn assert_complete(writer: &Writer<Model>, state: &State) {
         let index = writer.services[id].index;
         let policy = Policy::from_word(writer.maps.service(index).policy);
         assert_eq!(Policy { maglev: 0, ..policy }, wanted.policy, "{id:?}");
-        assert_eq!(policy.maglev != 0, wanted.maglev, "{id:?}");
-        if wanted.maglev {
+        let lacks_table = writer.services[id].set.lacks_table;
+        assert_eq!(policy.maglev != 0 || lacks_table, wanted.maglev, "{id:?}");
+        if policy.maglev != 0 {
             assert!(tables.insert(policy.maglev), "{id:?} shares a table");
             let cluster = wanted.backends.iter().filter(|backend| backend.cluster);
             let expected: BTreeSet<_> =
@@ -190,6 +191,9 @@ fn assert_complete(writer: &Writer<Model>, state: &State) {
         }
         ranges.extend(wanted.source_ranges.iter().map(|range| (index, SourceRange::from(range))));
     }
+    let spread = state.values().filter(|wanted| wanted.maglev).count();
+    assert_eq!(tables.len(), spread.min(writer.maps.capacity().tables as usize), "tables in use");
+    assert_eq!(writer.limit().is_some(), tables.len() < spread);
     assert_eq!(writer.maps.ranges, ranges);
     assert_eq!(writer.pools.tables.used() as usize, tables.len());
     assert_eq!(writer.pools.ranges.used as usize, ranges.len());

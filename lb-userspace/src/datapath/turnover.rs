@@ -175,6 +175,7 @@ impl<M: Maps> Writer<M> {
 
     fn take_from(&mut self, former: FrontendEntry, key: &FrontendKey) {
         self.gave_up.insert(former.service());
+        self.narrowed |= former.kind().is_port();
         if let Some(former) = self.at(former.service()) {
             former.frontends.remove(key);
         }

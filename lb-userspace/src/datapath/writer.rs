@@ -43,6 +43,10 @@ pub(super) struct Writer<M> {
     pub(super) gave_up: BTreeSet<u32>,
     /// Whether an element of `FRONTENDS` may have been freed since the last grace period.
     pub(super) freed: bool,
+    /// Whether a frontend was moved, dropped or narrowed since flows were told to look.
+    pub(super) narrowed: bool,
+    /// How many services lack a table of `MAGLEV`.
+    pub(super) without_table: usize,
 }
 
 /// What the maps hold for one service port.
@@ -70,6 +74,8 @@ impl<M: Maps> Writer<M> {
             stuck: BTreeMap::new(),
             gave_up: BTreeSet::new(),
             freed: true,
+            narrowed: false,
+            without_table: 0,
         }
     }
 
@@ -93,6 +99,8 @@ impl<M: Maps> Writer<M> {
             }
         }
         self.turn_over(turnover);
+        self.have_flows_look();
+        self.share_out_tables();
         self.refusals()
     }
 
@@ -156,6 +164,15 @@ impl<M: Maps> Writer<M> {
         let mut turnover = self.departures(&BTreeMap::new());
         turnover.drop.extend(stale);
         self.turn_over(turnover);
+        self.have_flows_look();
+    }
+
+    /// Has flows look again whether their frontend leads where it did, if one may not. If the kernel fails to wait, the
+    /// next batch does.
+    fn have_flows_look(&mut self) {
+        if self.narrowed {
+            let _next_time = self.grace();
+        }
     }
 
     /// The service ports that a batch takes away, and the frontends that it takes from any.
@@ -286,8 +303,12 @@ impl<M: Maps> Writer<M> {
     ) -> Result<(), Obstacle> {
         let policy = self.policy_for_now(id, wanted);
         self.with_room(|writer| {
-            let Installed { index, set, .. } = writer.services.get_mut(id).expect("it has one");
-            set.update(*index, wanted, policy, &mut writer.maps, &mut writer.pools)
+            let installed = writer.services.get_mut(id).expect("it has one");
+            let Installed { index, set, frontends } = installed;
+            let before = set.policy;
+            let updated = set.update(*index, wanted, policy, &mut writer.maps, &mut writer.pools);
+            writer.narrowed |= !frontends.is_empty() && narrows(before, set.policy);
+            updated
         })
     }
 
@@ -354,6 +375,9 @@ impl<M: Maps> Writer<M> {
         self.pools.reclaim();
         self.gave_up.clear();
         self.freed = false;
+        if std::mem::take(&mut self.narrowed) {
+            self.maps.revise();
+        }
         Ok(())
     }
 }
@@ -369,6 +393,13 @@ pub(super) fn keys(id: &ServicePortId, wanted: &Wanted) -> BTreeMap<FrontendKey,
     frontends
         .map(|f| (FrontendKey::new(f.address.into(), Port::new(f.port), protocol), f.kind))
         .collect()
+}
+
+/// Whether a client that was served may be served no more, or from another list.
+const fn narrows(old: Policy, new: Policy) -> bool {
+    (new.restricted && !old.restricted)
+        || (new.external_local && !old.external_local)
+        || (new.internal_local && !old.internal_local)
 }
 
 /// Whether an entry stands for an address itself.

@@ -4,6 +4,7 @@
 //! the entries of each connection together ([`connection`]), decides by [`rules`], and takes out what is over ([`mod@sweep`]).
 
 mod connection;
+mod ports;
 mod rules;
 mod schedule;
 mod sweep;
@@ -29,12 +30,23 @@ pub struct Entry {
     pub flow: Flow,
 }
 
+/// What new connections lacked since the last sweep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lack {
+    /// Room in the table.
+    pub room: bool,
+    /// A port by which the node could stand in for their clients.
+    pub ports: bool,
+}
+
 /// `FLOWS`. Programs insert, change and remove entries meanwhile.
 ///
 /// A trait, because collection is also run against a model whose programs are at work between any two steps.
 pub trait Table {
     /// How many entries there can be.
     fn capacity(&self) -> u32;
+    /// By how many ports the node can stand in for clients of one endpoint.
+    fn ports(&self) -> u32;
     /// Every entry; one that comes or goes meanwhile may be missing.
     fn list(&mut self) -> io::Result<Vec<Entry>>;
     /// One entry as it is now.
@@ -67,7 +79,7 @@ pub struct Status {
     pub strays: u64,
     /// Connections taken out since the agent has started.
     pub collected: u64,
-    /// Of these, how many before their time, for lack of room.
+    /// Of these, how many before their time, for lack of room or of ports.
     pub collected_early: u64,
     /// New connections refused for lack of room, counted by the programs.
     pub refused: u64,

@@ -7,11 +7,12 @@ use std::cmp::Reverse;
 use std::io;
 use std::time::Duration;
 
-use lb_common::abi::{Flow, Role};
+use lb_common::abi::{Address, Flow, Port, Role};
 
 use super::connection::{Unit, units};
+use super::ports::make_ports;
 use super::rules::{Lifetimes, State};
-use super::{Entry, Table};
+use super::{Entry, Lack, Table};
 
 /// If no more than this part of the table is free after a sweep for lack of room, connections go before their time ...
 const PINCHED: u32 = 64;
@@ -40,12 +41,13 @@ pub struct Tally {
     pub collected: u64,
     /// Connections taken out before that.
     pub early: u64,
+    /// An endpoint to which the node could stand in for hardly any more clients, before connections were taken out.
+    pub short_of_ports: Option<(Address, Port)>,
     /// How long it takes until the next one is over, if it is not used again; `None` if there is none.
     pub nearest: Option<Duration>,
 }
 
-/// Looks at all flows at `now`, a time as in [`Flow::last_seen`]. If the table is `pressed` for room, it may take out what
-/// is not over.
+/// Looks at all flows at `now`, a time as in [`Flow::last_seen`]. If there is a `lack`, it may take out what is not over.
 ///
 /// # Errors
 ///
@@ -54,7 +56,7 @@ pub fn sweep(
     table: &mut impl Table,
     lifetimes: &Lifetimes,
     now: u64,
-    pressed: bool,
+    lack: Lack,
 ) -> io::Result<Tally> {
     let mut entries = table.list()?;
     let mut tally = Tally { entries: entries.len() as u64, ..Tally::default() };
@@ -69,12 +71,15 @@ pub fn sweep(
             tally.add(unit);
             let time_left = unit.lifetime(lifetimes).saturating_sub(unit.idle(now));
             tally.nearest = Some(tally.nearest.map_or(time_left, |least| least.min(time_left)));
-            if pressed {
+            if lack != Lack::default() {
                 left.push(unit);
             }
         }
     }
-    if pressed {
+    if lack.ports {
+        make_ports(table, &left, now, &mut tally)?;
+    }
+    if lack.room {
         make_room(table, &left, now, &mut tally)?;
     }
     give_back(table, &lone_replies, is_over)?;
@@ -92,10 +97,7 @@ fn make_room(
     if capacity.saturating_sub(tally.entries) > capacity / u64::from(PINCHED) {
         return Ok(());
     }
-    let may_go = |unit: Unit<'_>| {
-        let kind = unit.state().is_some_and(|state| state != State::Established);
-        kind && unit.idle(now) >= SPARED
-    };
+    let may_go = |unit: Unit<'_>| may_go_early(unit, now);
     let mut idle: Vec<_> = left.iter().copied().filter(|unit| may_go(*unit)).collect();
     idle.sort_by_key(|unit| Reverse(unit.idle(now)));
     for unit in idle {
@@ -110,8 +112,14 @@ fn make_room(
     Ok(())
 }
 
+/// Whether a connection may go before its time: not if it is established, or was used a moment ago.
+pub(super) fn may_go_early(unit: Unit<'_>, now: u64) -> bool {
+    let kind = unit.state().is_some_and(|state| state != State::Established);
+    kind && unit.idle(now) >= SPARED
+}
+
 /// Takes all entries of a connection out, or a stray, if it still `may_go`. False if it stays.
-fn remove(
+pub(super) fn remove(
     table: &mut impl Table,
     unit: Unit<'_>,
     may_go: impl Fn(Unit<'_>) -> bool,
@@ -254,7 +262,7 @@ impl Tally {
         *self.count_of(unit) += 1;
     }
 
-    fn subtract(&mut self, unit: Unit<'_>) {
+    pub(super) fn subtract(&mut self, unit: Unit<'_>) {
         *self.count_of(unit) -= 1;
         self.entries -= unit.entries().count() as u64;
     }

@@ -1,6 +1,7 @@
 //! The thread that collects flows.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,8 +12,11 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::schedule::Schedule;
-use super::{Lifetimes, Status, Table as _, Tally, sweep};
+use super::{Lack, Lifetimes, Status, Table as _, Tally, sweep};
 use crate::datapath::{Alarm, FlowTable, Flows};
+
+/// For so long ports must have sufficed before it is said again that they do not.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// The thread's owner. When it is dropped, the thread ends.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ pub fn start(lifetimes: Lifetimes, flows: Flows) -> io::Result<Handle> {
         owner,
         schedule: Schedule::new(Instant::now()),
         warned: false,
+        short_of_ports: None,
         status: Arc::clone(&status),
     };
     std::thread::Builder::new().name("flows".into()).spawn(move || worker.run())?;
@@ -60,6 +65,8 @@ struct Worker {
     schedule: Schedule,
     /// Whether it was said that the table is full.
     warned: bool,
+    /// When ports ran short the last time.
+    short_of_ports: Option<Instant>,
     status: Arc<Mutex<Status>>,
 }
 
@@ -78,13 +85,13 @@ impl Worker {
             if matches!(self.wait(Some(self.schedule.rest_until), false), Wake::End) {
                 return;
             }
-            let pressed = match self.wait(self.schedule.due, true) {
+            let lack = match self.wait(self.schedule.due, true) {
                 Wake::End => return,
                 Wake::Alarm => self.alarm.hush(),
-                Wake::Time => false,
+                Wake::Time => Lack::default(),
             };
             self.alarm.disarm();
-            self.look(pressed);
+            self.look(lack);
             if self.schedule.due.is_none() {
                 self.fall_asleep();
             }
@@ -110,13 +117,14 @@ impl Worker {
         }
     }
 
-    fn look(&mut self, pressed: bool) {
+    fn look(&mut self, lack: Lack) {
         let began = Instant::now();
-        match sweep(&mut self.table, &self.lifetimes, now(), pressed) {
+        match sweep(&mut self.table, &self.lifetimes, now(), lack) {
             Ok(tally) => {
                 self.schedule.after_sweep(began, Instant::now(), tally.nearest);
                 self.note(&tally);
-                self.speak_of_room(&tally, pressed);
+                self.speak_of_room(&tally, lack.room);
+                self.speak_of_ports(&tally);
             }
             Err(error) => {
                 self.schedule.after_failure(Instant::now());
@@ -166,6 +174,24 @@ impl Worker {
             tracing::error!("no flow is collected: map FLOWS: {error}");
         }
         status.problem = problem;
+    }
+
+    /// Once, until they suffice for a while.
+    fn speak_of_ports(&mut self, tally: &Tally) {
+        let Some((address, port)) = tally.short_of_ports else { return };
+        let now = Instant::now();
+        let last = self.short_of_ports.replace(now);
+        if last.is_none_or(|last| now - last >= QUIET) {
+            let endpoint = SocketAddr::new(address.into(), port.number());
+            tracing::warn!(
+                "this node could not stand in for more clients of {endpoint}, and new connections were \
+                 dropped: hardly one of its {} ports was free, before {} connections that are not \
+                 established were collected. Widen --snat-ports, or shorten --flow-syn, --flow-closed \
+                 or --flow-udp",
+                self.table.ports(),
+                tally.early
+            );
+        }
     }
 
     fn speak_of_room(&mut self, tally: &Tally, pressed: bool) {

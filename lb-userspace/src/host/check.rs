@@ -9,6 +9,7 @@ use rustix::fs::{Access, access};
 use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
+use super::forwarding::forwarding;
 use super::kernel::{self, Probe, Version};
 use super::lock::{LockError, lock_file};
 use super::{bpffs, cgroup, mounts, reserved_ports as ports};
@@ -98,6 +99,7 @@ pub fn check(places: &Places) -> Vec<Finding> {
             "packet programs are attached as filters of a clsact queueing discipline: packets that filters of a \
              smaller priority number decide on are not translated; Linux 6.6 has TCX",
         ),
+        forwarding(),
         closing_sockets(),
         jit(),
         btf(),
@@ -112,7 +114,7 @@ pub fn check(places: &Places) -> Vec<Finding> {
     findings
 }
 
-fn finding(
+pub(super) fn finding(
     subject: &'static str,
     level: Level,
     found: impl Into<String>,
@@ -121,7 +123,7 @@ fn finding(
     Finding { subject, level, found: found.into(), consequence: Some(consequence.to_owned()) }
 }
 
-fn ok(subject: &'static str, found: impl Into<String>) -> Finding {
+pub(super) fn ok(subject: &'static str, found: impl Into<String>) -> Finding {
     Finding { subject, level: Level::Ok, found: found.into(), consequence: None }
 }
 

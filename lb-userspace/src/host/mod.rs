@@ -5,6 +5,7 @@ mod cgroup;
 mod check;
 mod cleanup;
 mod descriptors;
+mod forwarding;
 mod inherited;
 mod kernel;
 mod leaf;
@@ -15,6 +16,7 @@ mod netns;
 mod ports;
 mod reserved_ports;
 mod resolv_conf;
+mod taken_ports;
 
 pub use bpffs::{DEFAULT_BPFFS, ensure as ensure_bpffs, is_bpffs};
 pub use cgroup::{
@@ -24,6 +26,7 @@ pub use cgroup::{
 pub use check::{Finding, Level, Places, check};
 pub use cleanup::{Report, cleanup};
 pub use descriptors::{SocketDescriptor, has_ended, numbered, socket_descriptors};
+pub use forwarding::not_forwarding;
 pub use inherited::Inherited;
 pub use kernel::{Version, allow_locked_memory, allow_open_files, has_tcx, hostname};
 pub use leaf::{Leaf, sweep_leaves};
@@ -34,3 +37,4 @@ pub use netns::{netns_cookie, netns_number};
 pub use ports::{PortRange, Ports};
 pub use reserved_ports::{ReservedPorts, no_port_left};
 pub use resolv_conf::{ETC_NETNS, NetnsName, ResolvConfs};
+pub use taken_ports::taken_ports;

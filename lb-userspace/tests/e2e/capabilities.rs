@@ -207,7 +207,7 @@ fn the_daemon_sets_container_has_the_packet_path() {
         devices => Err(format!("{devices:?}")),
     });
     // Ports for what goes on to another node can be reserved, by the node's /proc/sys/net.
-    assert_eq!(lan.agent.status().snat_ports(), Some("49152-65535"));
+    assert_eq!(lan.agent.status().snat_ports(), Some("61000-65535"));
     let probe = lan.probe();
     for (offset, pod) in [(0, "near"), (1, "far")] {
         for ip in NODE {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use aya::maps::{HashMap, Map, MapData};
 use lb_common::abi::{Address, Flow, FlowKey, Hook, Port, Role, protocol};
 use lb_userspace::datapath::{Commands, FlowTable};
-use lb_userspace::flows::{Entry, Lifetimes, Table as _, sweep};
+use lb_userspace::flows::{Entry, Lack, Lifetimes, Table as _, sweep};
 use libtest_mimic::Trial;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -116,12 +116,12 @@ fn what_is_over_is_taken_out_of_the_kernels_table_by_either_command() {
             table.put(&entry).expect("there is room");
         }
         let began = Instant::now();
-        let tally = sweep(&mut table, &lifetimes, 3601 * SECOND, false).expect("swept");
+        let tally = sweep(&mut table, &lifetimes, 3601 * SECOND, Lack::default()).expect("swept");
         eprintln!("{commands:?}: 100,000 of 100,200 entries taken out in {:?}", began.elapsed());
         assert_eq!((tally.collected, tally.established, tally.entries), (50_000, 100, 200));
         assert_eq!(tally.nearest, Some(second(1)));
         let began = Instant::now();
-        let tally = sweep(&mut table, &lifetimes, 3602 * SECOND, false).expect("swept");
+        let tally = sweep(&mut table, &lifetimes, 3602 * SECOND, Lack::default()).expect("swept");
         eprintln!("{commands:?}: the last 200 taken out in {:?}", began.elapsed());
         assert_eq!((tally.collected, tally.entries, tally.nearest), (100, 0, None));
         assert_eq!(table.list().expect("listed"), []);

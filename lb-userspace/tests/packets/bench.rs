@@ -42,7 +42,7 @@ struct Timed {
 
 fn main() {
     let rows = node::within(|device| {
-        let mut kernel = Kernel::load(device, ROOM);
+        let mut kernel = Kernel::load(device, ROOM, None);
         let families = [("IPv4", true), ("IPv6", false)];
         let rows = families.map(|(family, v4)| {
             measure(&mut kernel, v4).map(|(case, timed)| row(&format!("{family}, {case}"), &timed))

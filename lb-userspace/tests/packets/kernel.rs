@@ -50,10 +50,14 @@ pub(super) struct Bytes<const N: usize>(pub(super) [u8; N]);
 unsafe impl<const N: usize> aya::Pod for Bytes<N> {}
 
 impl Kernel {
-    /// Loads the programs, with room for so many entries of `FLOWS`.
-    pub(crate) fn load(device: u32, flows: u32) -> Self {
+    /// Loads the programs, with room for so many entries of `FLOWS`; they ask for routes by these flags, if any are given.
+    pub(crate) fn load(device: u32, flows: u32, fib_flags: Option<u32>) -> Self {
         let (quiet, size) = (0_u8, u32::try_from(MAGLEV_SIZE).expect("a small one"));
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if let Some(flags) = &fib_flags {
+            loader.override_global("FIB_FLAGS", flags, true);
+        }
+        let mut ebpf = loader
             .override_global("AYA_LOG_LEVEL", &quiet, true)
             .override_global("MAGLEV_SIZE", &size, true)
             .map_max_entries("MAGLEV", 16 * size)
@@ -84,12 +88,17 @@ impl Kernel {
         }
     }
 
-    /// Makes the maps hold what `tables` do, and nothing else.
+    /// Makes the maps hold what `tables` do, and programs remember nothing.
     pub(crate) fn fill(&mut self, tables: &Tables, arrival: &Arrival) {
-        clear(&mut self.frontends);
         clear(&mut self.affinity);
         clear(&mut self.flows);
         clear(&mut self.fragments);
+        self.configure(tables, arrival);
+    }
+
+    /// Makes the maps that the agent writes hold what `tables` do.
+    pub(crate) fn configure(&mut self, tables: &Tables, arrival: &Arrival) {
+        clear(&mut self.frontends);
         let stale: Vec<Key<[u8; 20]>> =
             self.ranges.keys().collect::<Result<_, _>>().expect("a trie can be listed");
         for key in stale {
@@ -121,8 +130,12 @@ impl Kernel {
             let key = Key::new(32 + ones, bytes(&key));
             self.ranges.insert(&key, 1, 0).expect("room");
         }
-        let flags = if arrival.inside { device::INSIDE } else { 0 };
-        self.devices.insert(self.device, flags, 0).expect("room");
+        clear(&mut self.devices);
+        for index in &arrival.attached {
+            let came_by = arrival.inside && *index == self.device;
+            let inside = if came_by { device::INSIDE } else { 0 };
+            self.devices.insert(index, inside | device::ATTACHED, 0).expect("room");
+        }
     }
 
     /// Makes one backend what it is in `tables`.

@@ -26,6 +26,10 @@ fn main() -> ExitCode {
     }
     let trials = [
         Trial::test("packets::every_case_in_the_kernel_is_as_on_the_host", cases::run),
+        Trial::test(
+            "packets::every_case_is_so_where_the_kernel_cannot_tell_the_nodes_address",
+            cases::run_as_on_older_kernels,
+        ),
         Trial::test("packets::random_packets_in_the_kernel_are_as_on_the_host", random::run),
     ];
     libtest_mimic::run(&arguments, trials.into()).exit_code()

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
 use lb_common::sim::packet::Frame;
-use rustix::net::netdevice::name_to_index;
+use lb_common::sim::world::DEVICES;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// Runs `job` in such a namespace, which ends with it. It gets the index of the device by which packets come.
@@ -32,11 +31,12 @@ fn set_up() -> u32 {
     ] {
         fs::write(format!("/proc/sys/net/{name}"), value).expect(name);
     }
+    let [eth0, pods] = DEVICES;
     let mac = Frame::DESTINATION.map(|byte| format!("{byte:02x}")).join(":");
     ip(&format!(
         "link set lo up
-        link add eth0 address {mac} type veth peer name far0
-        link add pods type veth peer name far1
+        link add eth0 index {eth0} address {mac} type veth peer name far0
+        link add pods index {pods} type veth peer name far1
         link set eth0 up
         link set far0 up
         link set pods up
@@ -48,9 +48,7 @@ fn set_up() -> u32 {
         route add 10.244.1.0/24 dev pods
         route add 2001:db8::1:0/112 dev pods"
     ));
-    // /sys would show the namespace that it was mounted in.
-    let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("loopback is up");
-    name_to_index(&socket, "eth0").expect("it was just made")
+    eth0
 }
 
 fn ip(script: &str) {

@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<(), Failed> {
     let seed = number("LB_SEED").unwrap_or_else(|| fastrand::u64(..));
     let rounds = number("LB_PACKETS").map_or(ROUNDS, |packets| packets.div_ceil(PACKETS as u64));
     let result = node::within(move |device| {
-        let mut kernel = Kernel::load(device, crate::FLOWS);
+        let mut kernel = Kernel::load(device, crate::FLOWS, None);
         let mut tally = Tally::default();
         for round in 0..rounds {
             play(&mut kernel, &mut fastrand::Rng::with_seed(seed.wrapping_add(round)), &mut tally)

@@ -24,6 +24,9 @@ pub(super) fn echo(
         ICMPV6 => (REQUEST_V6, REPLY_V6),
         _ => return Err(Reason::NotService),
     };
+    if !layer.tuple.source.is_host() {
+        return Err(Reason::NotService);
+    }
     // A later fragment that comes here follows a ping: nothing else without ports is noted.
     if layer.fragment != Fragment::Later && work.parsed.icmp_type != request {
         return Err(Reason::NotService);

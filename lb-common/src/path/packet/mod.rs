@@ -29,6 +29,8 @@ pub trait PacketTables: Tables {
     fn flow_made(&self);
     /// A flow found no room: the agent is woken.
     fn flows_full(&self);
+    /// A flow found no port by which the node could stand in for its client: the agent is woken.
+    fn ports_taken(&self);
     /// `FRAGMENTS`: the ports of a fragmented packet.
     fn ports(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// `FRAGMENTS`: notes them.
@@ -45,6 +47,8 @@ pub trait Arrival {
     fn is_inside(&self) -> bool;
     /// Where a packet with these addresses goes from here, and what the node is called there.
     fn route(&self, source: Address, destination: Address) -> Route;
+    /// `DEVICES`: whether packets that leave by this device meet a program.
+    fn is_attached(&self, device: u32) -> bool;
 }
 
 /// One entry of `FLOWS`, in place. Other processors use it, too.
@@ -53,6 +57,12 @@ pub trait FlowEntry {
     fn read(&self, to: &mut Tuple);
     /// Id and generation of the backend.
     fn backend(&self) -> (u32, u32);
+    /// [`Flow::service`].
+    fn service(&self) -> u32;
+    /// [`Flow::revision`].
+    fn revision(&self) -> u32;
+    /// Sets [`Flow::revision`].
+    fn revise(&self, revision: u32);
     /// The [`crate::abi::Role`].
     fn role(&self) -> u8;
     /// The node's address that stands in for the client's.
@@ -79,6 +89,8 @@ pub enum Inserted {
 pub struct Route {
     /// Whether it leaves by the device that it came by.
     pub returns: bool,
+    /// The index of the device that it leaves by; 0 if it is not known.
+    pub device: u32,
     /// Address of the node towards there; unspecified if it has none.
     pub source: Address,
 }
@@ -192,7 +204,7 @@ fn translate(
     }
     set_key(&mut work.key, tuple, hook);
     let length = packet.length();
-    let reason = match flow::known(tables, length, work) {
+    let reason = match flow::known(tables, arrival, length, work) {
         Some(reason) => reason,
         // A later fragment begins nothing.
         None if hook == Hook::Ingress && work.parsed.outer.l4 != 0 => {

@@ -27,7 +27,7 @@ pub(super) fn flow(
 ) -> Result<Reason, Reason> {
     let node = tables.node().ok_or(Reason::Inconsistent)?;
     let tuple = &work.parsed.outer.tuple;
-    if is_nobody(tuple.source) || is_nobody(tuple.destination) {
+    if !tuple.source.is_host() || !tuple.destination.is_host() {
         return Err(Reason::NotService);
     }
     let frontend = FrontendKey::new(tuple.destination, tuple.destination_port, tuple.protocol);
@@ -42,7 +42,7 @@ pub(super) fn flow(
     let (target, keeps_client) = target(tables, arrival, entry, tuple)?;
     let choice = backend(tables, &target, tuple, entry)?;
     let node_address = stand_in(arrival, &choice, tuple, keeps_client)?;
-    begin(tables, work, &choice, &target, node_address);
+    begin(tables, work, &choice, &target, (node, node_address));
     let made = make(tables, node, length, work);
     if made == Ok(Reason::Translated) {
         tables.flow_made();
@@ -50,18 +50,15 @@ pub(super) fn flow(
     if made == Err(Reason::FlowsFull) {
         tables.flows_full();
     }
+    if made == Err(Reason::NoSnatPort) && node.snat_count != 0 {
+        tables.ports_taken();
+    }
     made
-}
-
-/// Addresses that no packet on a wire should have: of this host itself, of nobody.
-#[inline(always)]
-fn is_nobody(address: Address) -> bool {
-    address.loopback().is_some()
 }
 
 /// What the frontend leads to, and whether its backends shall see the client's own address.
 #[inline(always)]
-fn target(
+pub(super) fn target(
     tables: &impl PacketTables,
     arrival: &impl Arrival,
     entry: FrontendEntry,
@@ -158,6 +155,10 @@ fn stand_in(
     if route.source == Address::UNSPECIFIED {
         return Err(Reason::NoSnatAddress);
     }
+    // Its source would stay the client's, and the reply go there untranslated.
+    if route.device != 0 && !arrival.is_attached(route.device) {
+        return Err(Reason::UnseenDevice);
+    }
     Ok(route.source)
 }
 
@@ -168,16 +169,16 @@ fn begin(
     work: &mut Work,
     choice: &Choice,
     target: &Target,
-    node: Address,
+    node: (&Node, Address),
 ) {
     work.to = work.parsed.outer.tuple.to(choice.backend.address, choice.backend.port);
     let flow = &mut work.flow;
-    flow.node = node;
+    flow.node = node.1;
+    flow.revision = node.0.revision;
     flow.backend_id = choice.id;
     flow.backend_generation = choice.backend.life().generation;
     flow.service = target.service;
     flow.reserved = [0; 2];
-    flow.reserved2 = 0;
     flow.last_seen = tables.now();
 }
 
@@ -189,31 +190,35 @@ fn make(
     length: u32,
     work: &mut Work,
 ) -> Result<Reason, Reason> {
-    reserve(tables, node, work)?;
+    let reserved = reserve(tables, node, work)?;
     if work.flow.is_masqueraded() {
         insert_rest(tables, work)?;
     }
     match insert_request(tables, length, work) {
         Inserted::Done => Ok(Reason::Translated),
-        Inserted::Exists => join(tables, work),
+        Inserted::Exists => join(tables, work, reserved),
         Inserted::Full => {
-            forget_others(tables, work);
+            if reserved {
+                forget_others(tables, work);
+            }
             Err(Reason::FlowsFull)
         }
     }
 }
 
-/// Another processor has made the flow meanwhile: its choice counts.
+/// Another processor has made the flow meanwhile: its choice counts. Takes back what was `reserved`.
 #[inline(always)]
-fn join(tables: &impl PacketTables, work: &mut Work) -> Result<Reason, Reason> {
+fn join(tables: &impl PacketTables, work: &mut Work, reserved: bool) -> Result<Reason, Reason> {
     let ours = (work.to.destination, work.to.destination_port, work.to.source_port);
     let Some(entry) = tables.flow(&work.key) else {
-        forget_others(tables, work);
+        if reserved {
+            forget_others(tables, work);
+        }
         return Err(Reason::Inconsistent);
     };
     let mut to = Tuple::NONE;
     entry.read(&mut to);
-    if ours != (to.destination, to.destination_port, to.source_port) {
+    if reserved && ours != (to.destination, to.destination_port, to.source_port) {
         forget_others(tables, work);
     }
     to.protocol = work.key.protocol;
@@ -223,9 +228,9 @@ fn join(tables: &impl PacketTables, work: &mut Work) -> Result<Reason, Reason> {
 
 /// Finds a source port by which replies can be told apart, and makes the entry of the replies that have it: the
 /// client's own, or, where the node stands in for it or another flow of the client has the same backend by that port,
-/// one of the node's.
+/// one of the node's. Whether it made it: the one that it finds may be another processor's.
 #[inline(always)]
-fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<(), Reason> {
+fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<bool, Reason> {
     let masqueraded = work.flow.is_masqueraded();
     if masqueraded {
         set_masqueraded_reply(&mut work.other, &work.to, &work.flow);
@@ -234,10 +239,10 @@ fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<(
         set_reply(&mut work.other, &work.to);
         set_values(&mut work.flow, Role::Reply, &work.parsed.outer.tuple.reversed());
         match tables.insert_flow(&work.other, &work.flow) {
-            Inserted::Done => return Ok(()),
+            Inserted::Done => return Ok(true),
             Inserted::Full => return Err(Reason::FlowsFull),
             // Of this very flow, whose request is about to be made elsewhere, or is gone.
-            Inserted::Exists if is_ours(tables, work) => return Ok(()),
+            Inserted::Exists if is_ours(tables, work) => return Ok(false),
             Inserted::Exists => {}
         }
     }
@@ -249,7 +254,7 @@ fn reserve(tables: &impl PacketTables, node: &Node, work: &mut Work) -> Result<(
             work.flow.destination_port = port;
         }
         match tables.insert_flow(&work.other, &work.flow) {
-            Inserted::Done => return Ok(()),
+            Inserted::Done => return Ok(true),
             Inserted::Full => return Err(Reason::FlowsFull),
             Inserted::Exists => {}
         }

@@ -5,15 +5,18 @@
 
 mod flows;
 mod frames;
+mod frontends;
 mod odd;
 mod refusals;
+mod replacements;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::Tables;
 use super::flows::Outcome;
 use super::world::World;
-use crate::abi::{Hook, Life};
+use crate::abi::{FrontendEntry, FrontendKey, FrontendKind, Hook, Life, Policy};
 use crate::path::Reason;
 use crate::path::packet::Link;
 
@@ -57,30 +60,68 @@ pub struct Step {
     pub reason: Reason,
     /// What becomes of it.
     pub outcome: Outcome,
-    /// What is true of a backend, by its id, from now on.
-    pub life: Option<(u32, Life)>,
+    /// What the agent changes before it comes.
+    pub change: Option<Change>,
+}
+
+/// What the agent changes.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// The life of a backend, by its id.
+    Life(u32, Life),
+    /// Whose a frontend is.
+    Frontend(FrontendKey, Option<(FrontendKind, u32)>),
+    /// How a service treats its clients.
+    Policy(u32, Policy),
+}
+
+impl Change {
+    /// Makes the tables what they are afterwards.
+    pub fn apply(self, tables: &mut Tables) {
+        match self {
+            Self::Life(id, life) => {
+                tables.backends.get_mut(&id).expect("it exists").life = life.to_word();
+            }
+            Self::Frontend(key, leads_to) => {
+                tables.frontends.remove(&key);
+                let entry = leads_to.map(|(kind, index)| FrontendEntry::new(&key, kind, index));
+                tables.frontends.extend(entry.map(|entry| (key, entry)));
+                tables.node.revision += 1;
+            }
+            Self::Policy(index, policy) => {
+                tables.services.get_mut(&index).expect("it exists").policy = policy.to_word();
+                tables.node.revision += 1;
+            }
+        }
+    }
 }
 
 impl Step {
     /// A packet that arrives.
     pub fn arrives(frame: Vec<u8>, reason: Reason, outcome: Outcome) -> Self {
-        Self { hook: Hook::Ingress, frame, reason, outcome, life: None }
+        Self { hook: Hook::Ingress, frame, reason, outcome, change: None }
     }
 
     /// The same after the life of a backend has changed.
     #[must_use]
     pub fn after(self, id: u32, life: Life) -> Self {
-        Self { life: Some((id, life)), ..self }
+        self.following(Change::Life(id, life))
+    }
+
+    /// The same after something has changed.
+    #[must_use]
+    pub fn following(self, change: Change) -> Self {
+        Self { change: Some(change), ..self }
     }
 
     /// A packet that leaves.
     pub fn leaves(frame: Vec<u8>, reason: Reason, outcome: Outcome) -> Self {
-        Self { hook: Hook::Egress, frame, reason, outcome, life: None }
+        Self { hook: Hook::Egress, frame, reason, outcome, change: None }
     }
 
     /// A packet that passes untouched.
     pub fn passes(hook: Hook, frame: Vec<u8>, reason: Reason) -> Self {
-        Self { hook, outcome: Outcome::Goes(frame.clone()), frame, reason, life: None }
+        Self { hook, outcome: Outcome::Goes(frame.clone()), frame, reason, change: None }
     }
 }
 
@@ -94,7 +135,9 @@ pub fn all() -> Vec<Case> {
             cases.push(Case { name, world, link: Link::Ethernet, steps });
         };
         flows::add(v4, &mut add);
+        frontends::add(v4, &mut add);
         refusals::add(v4, &mut add);
+        replacements::add(v4, &mut add);
         odd::add(v4, &mut add);
     }
     cases.extend(without_link_header(&cases));

@@ -2,6 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 use super::super::flows::Outcome::{Gone, Returns};
 use super::super::packet::{Frame, Ip, Part};
@@ -24,6 +25,7 @@ pub(super) fn add(v4: bool, add: Add<'_>) {
     refusals(v4, add);
     unallocated(v4, add);
     pings(v4, add);
+    nobodies(v4, add);
 }
 
 fn refusals(v4: bool, add: Add<'_>) {
@@ -221,4 +223,30 @@ fn pings(v4: bool, add: Add<'_>) {
             ),
         ],
     );
+}
+
+/// An answer to what claims to come from there would reach many, or come back.
+fn nobodies(v4: bool, add: Add<'_>) {
+    let who = World::new(v4).who;
+    let vip = (who.cluster_ip(10), 80);
+    let ranges: &[[u8; 4]] = &[[224, 0, 0, 1], [239, 1, 2, 3], [255; 4], [127, 0, 0, 1], [0; 4]];
+    let sources = match v4 {
+        true => ranges.iter().map(|source| IpAddr::from(*source)).collect(),
+        false => vec![IpAddr::from([0xff02, 0, 0, 0, 0, 0, 0, 1]), IpAddr::from([0; 16])],
+    };
+    let world = World::new(v4).service(
+        1,
+        FrontendKind::ClusterIp,
+        (vip.0, vip.1, TCP),
+        Policy::default(),
+        &[],
+    );
+    let steps = sources.into_iter().flat_map(|source| {
+        let source = (source.into(), 5000);
+        let ping = Frame::new(ping(source.0, vip.0, false)).bytes();
+        let unallocated = (who.cluster_ip(99), 80);
+        [frame(source, vip, &SYN), frame(source, vip, &ASK), frame(source, unallocated, &ASK), ping]
+            .map(|frame| Step::passes(Hook::Ingress, frame, Reason::NotService))
+    });
+    add("what comes from nobody in particular is not answered", world, steps.collect());
 }

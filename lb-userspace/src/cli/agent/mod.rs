@@ -107,7 +107,7 @@ pub(super) struct AgentArgs {
     #[arg(
         long,
         env = "LB_SNAT_PORTS",
-        default_value = "49152-65535",
+        default_value = "61000-65535",
         value_name = "FIRST-LAST",
         value_parser = parse_snat_ports
     )]
@@ -204,8 +204,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         datapath: datapath::Config {
             bpffs: places.bpffs.clone(),
             cgroup: cgroup.clone(),
-            service_cidrs: (authority == Authority::Agent || cidrs_are_given)
-                .then(|| service_cidrs.clone()),
+            service_cidrs: service_cidrs.clone(),
             exempt: exempt.iter().map(|path| source::look_exempt(path)).collect(),
             sizes,
             devices: devices.as_ref().map(source::Devices::list).transpose()?,

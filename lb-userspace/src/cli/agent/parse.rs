@@ -122,15 +122,15 @@ mod tests {
 
     #[test]
     fn snat_ports_are_many_and_nobodys_else() {
-        for word in ["49152-65535", "1024-29999", "32768-33791"] {
+        for word in ["61000-65535", "1024-29999", "32768-33791"] {
             assert!(parse_snat_ports(word).is_ok(), "{word}");
         }
         let at = |word: &str| [word.parse().expect("an address")];
-        let range = parse_snat_ports("49152-65535").expect("the usual one");
-        assert!(listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49151")).is_ok());
-        let error = listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:49152"));
+        let range = parse_snat_ports("61000-65535").expect("the usual one");
+        assert!(listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:60999")).is_ok());
+        let error = listens_elsewhere(range, "--dns-listen", &at("10.0.0.1:61000"));
         let error = error.expect_err("one of them").to_string();
-        assert!(error.contains("--dns-listen 10.0.0.1:49152"), "{error}");
+        assert!(error.contains("--dns-listen 10.0.0.1:61000"), "{error}");
         for (word, remedy) in [
             ("49152", "such as 49152-65535"),
             ("32000-40000", "NodePorts, which are 30000-32767"),

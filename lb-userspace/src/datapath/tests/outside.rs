@@ -68,33 +68,52 @@ fn a_table_is_written_when_its_list_changes_and_only_then() {
 
 #[test]
 fn what_the_packet_path_has_no_room_for_is_refused_with_the_remedy() {
-    let small = Capacity { tables: 1, ranges: 1, ..AMPLE };
+    let small = Capacity { ranges: 1, ..AMPLE };
     let mut writer = Writer::new(Model::new(small));
     let first = {
         let mut state = state(&[(1, &[1], &[1])]);
         let wanted = state.get_mut(&id(1)).expect("the service");
-        wanted.maglev = true;
         wanted.policy.restricted = true;
         wanted.source_ranges = vec!["192.0.2.0/24".parse().expect("a range")];
         state
     };
     assert!(change(&mut writer, &State::new(), &first).is_empty());
-    for (map, maglev) in [("MAGLEV", true), ("SOURCE_RANGES", false)] {
-        let mut both = first.clone();
-        both.extend(service(2, &[2], &[2]));
-        let wanted = both.get_mut(&id(2)).expect("just put");
-        wanted.maglev = maglev;
-        if !maglev {
-            wanted.policy.restricted = true;
-            wanted.source_ranges = vec!["198.51.100.0/24".parse().expect("a range")];
+    let mut both = first.clone();
+    both.extend(service(2, &[2], &[2]));
+    let wanted = both.get_mut(&id(2)).expect("just put");
+    wanted.policy.restricted = true;
+    wanted.source_ranges = vec!["198.51.100.0/24".parse().expect("a range")];
+    let refused = change(&mut writer, &first, &both);
+    let message = "restart the agent with --map-size SOURCE_RANGES=";
+    assert!(refused.len() == 1 && refused[0].message.contains(message), "{refused:?}");
+    assert!(!writer.maps.served().contains_key(&key(2)), "nothing of it is done");
+    assert!(change(&mut writer, &both, &first).is_empty());
+    assert_complete(&writer, &first);
+}
+
+#[test]
+fn who_finds_no_table_is_served_without_and_gets_the_next_that_is_free() {
+    let mut writer = Writer::new(Model::new(Capacity { tables: 2, ..AMPLE }));
+    let spread = |numbers: &[u8]| {
+        let mut state = State::new();
+        for &n in numbers {
+            state.extend(service(n.into(), &[n], &[n, n + 100]));
+            state.get_mut(&id(n.into())).expect("just put").maglev = true;
         }
-        let refused = change(&mut writer, &first, &both);
-        let message = format!("restart the agent with --map-size {map}=");
-        assert!(refused.len() == 1 && refused[0].message.contains(&message), "{refused:?}");
-        assert!(!writer.maps.served().contains_key(&key(2)), "nothing of it is done");
-        assert!(change(&mut writer, &both, &first).is_empty());
-        assert_complete(&writer, &first);
+        state
+    };
+    let states = [&[][..], &[1, 2, 3], &[1, 2, 3, 4], &[2, 3, 4], &[4], &[]].map(spread);
+    for pair in states.windows(2) {
+        assert!(change(&mut writer, &pair[0], &pair[1]).is_empty(), "nobody is refused");
+        assert_eq!(writer.maps.served(), expected(&pair[1]));
+        assert_complete(&writer, &pair[1]);
     }
+    assert!(change(&mut writer, &states[0], &states[2]).is_empty());
+    let limit = writer.limit().expect("two lack a table");
+    assert!(
+        limit.contains("2 ports of Services") && limit.contains("--map-size MAGLEV=4"),
+        "{limit}"
+    );
 }
 
 #[test]
@@ -142,5 +161,43 @@ fn ranges_change_without_turning_away_whom_both_let_in() {
         writer.grace().expect("the model's grace period");
         assert!(change(&mut writer, &pair[0], &pair[1]).is_empty());
         assert_complete(&writer, &pair[1]);
+    }
+}
+
+#[test]
+fn flows_look_again_after_a_frontend_was_moved_dropped_or_narrowed_and_only_then() {
+    let mut writer = Writer::new(Model::new(AMPLE));
+    let open = balanced(&[]);
+    let mut more = open.clone();
+    more.extend(service(2, &[2], &[2]));
+    let mut scaled = more.clone();
+    scaled.insert(id(2), wanted(&[2], &[3, 4]));
+    let mut local = scaled.clone();
+    local.get_mut(&id(2)).expect("the service").policy.internal_local = true;
+    let mut cluster = local.clone();
+    cluster.get_mut(&id(2)).expect("the service").policy.internal_local = false;
+    let moved = state(&[(1, &[2], &[1]), (2, &[1], &[3, 4])]);
+    let mut present = State::new();
+    for (what, next, looks) in [
+        ("a Service comes", open.clone(), false),
+        ("ranges come", balanced(&["192.0.2.0/24", "198.51.100.0/24"]), true),
+        ("a range goes", balanced(&["192.0.2.0/24"]), true),
+        ("ranges go", open, true),
+        ("another Service comes", more, false),
+        ("endpoints change", scaled, false),
+        ("a policy narrows", local, true),
+        ("a policy widens", cluster, false),
+        ("frontends move", moved, true),
+        ("frontends go", State::new(), true),
+    ] {
+        let (before, graces) = (writer.maps.tables.node.revision, writer.maps.graces);
+        assert!(change(&mut writer, &present, &next).is_empty(), "{what}");
+        present = next;
+        let looked = writer.maps.tables.node.revision != before;
+        assert_eq!(looked, looks, "{what}");
+        assert!(
+            !looks || writer.maps.graces > graces,
+            "{what}: programs that have found it end first"
+        );
     }
 }

@@ -177,7 +177,7 @@ fn config(folder: &Path, sources: usize) -> Config {
         datapath: datapath::Config {
             bpffs: folder.into(),
             cgroup: folder.into(),
-            service_cidrs: Some(service_cidrs.clone()),
+            service_cidrs: service_cidrs.clone(),
             exempt: Vec::new(),
             sizes: datapath::Sizes::default(),
             devices: None,

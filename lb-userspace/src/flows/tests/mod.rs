@@ -8,7 +8,7 @@ use std::time::Duration;
 use lb_common::abi::protocol;
 
 use self::model::{Model, SECOND, START, Wanted, tcp};
-use super::{Lifetimes, Tally, sweep};
+use super::{Lack, Lifetimes, Tally, sweep};
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -24,7 +24,8 @@ const LIFETIMES: Lifetimes = Lifetimes {
 
 fn look(model: &mut Model, pressed: bool) -> Tally {
     let now = model.now;
-    sweep(model, &LIFETIMES, now, pressed).expect("the model's steps succeed")
+    let lack = Lack { room: pressed, ..Lack::default() };
+    sweep(model, &LIFETIMES, now, lack).expect("the model's steps succeed")
 }
 
 /// A handshake.
@@ -281,6 +282,41 @@ fn a_full_table_spares_who_was_used_a_moment_ago_and_what_is_established() {
     model.now += SECOND;
     let tally = look(&mut model, true);
     assert_eq!((tally.early, tally.established, tally.opening), (1, 5, 4));
+}
+
+#[test]
+fn an_endpoint_short_of_ports_gets_some_back_from_connections_that_are_not_established() {
+    let mut model = Model::new(1000);
+    model.ports = 16;
+    // Of the 14 to one endpoint, 3 are established; the 4 to the other have their own 16 ports.
+    for client in 1..=14 {
+        model.now = START + u64::from(client) * SECOND;
+        model.request(tcp(client, 1, true), SYN);
+    }
+    for client in 1..=3 {
+        connect(&mut model, tcp(client, 1, true));
+    }
+    let others = [15, 16, 17, 18].map(|client| tcp(client, 2, true));
+    others.into_iter().for_each(|other| model.request(other, SYN));
+    let neither = tcp(19, 1, false);
+    model.request(neither, SYN);
+    model.now = START + 15 * SECOND;
+    let sweep = |model: &mut Model, ports| {
+        let (now, lack) = (model.now, Lack { room: false, ports });
+        sweep(model, &LIFETIMES, now, lack).expect("the model's steps succeed")
+    };
+    assert_eq!(sweep(&mut model, false).early, 0, "nobody asked for a port");
+    let tally = sweep(&mut model, true);
+    assert_eq!((tally.early, tally.established, tally.opening), (6, 3, 10), "half are free");
+    assert!(tally.short_of_ports.is_some());
+    for client in 1..=14 {
+        let gone = (4..=9).contains(&client);
+        assert_eq!(model.present(tcp(client, 1, true)), if gone { 0 } else { 4 }, "{client}");
+    }
+    others.into_iter().for_each(|other| assert_eq!(model.present(other), 4));
+    assert_eq!(model.present(neither), 2, "it holds no port");
+    let tally = sweep(&mut model, true);
+    assert_eq!((tally.early, tally.short_of_ports), (0, None), "enough are free");
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(super) type Step = Box<dyn FnMut(&mut Model)>;
 pub(super) struct Model {
     pub(super) entries: BTreeMap<FlowKey, Flow>,
     pub(super) capacity: u32,
+    /// By how many the node can stand in for clients of one backend.
+    pub(super) ports: u32,
     pub(super) now: u64,
     /// Whether something could not be put back.
     pub(super) had_no_room: bool,
@@ -214,6 +216,10 @@ fn same_reply(there: &Flow, wanted: &Flow) -> bool {
 impl Table for Model {
     fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    fn ports(&self) -> u32 {
+        self.ports
     }
 
     fn list(&mut self) -> io::Result<Vec<Entry>> {

@@ -126,7 +126,8 @@ fn check_sweep(
         }
     }));
     model.had_no_room = false;
-    let tally = sweep(model, &LIFETIMES, began, pressed).expect("the model's steps succeed");
+    let lack = Lack { room: pressed, ports: pressed };
+    let tally = sweep(model, &LIFETIMES, began, lack).expect("the model's steps succeed");
     model.meanwhile = None;
     for (&connection, history) in histories.borrow_mut().iter_mut() {
         let (present, all) = (model.present(connection), connection.entries(0).len());

@@ -42,7 +42,7 @@ pub(crate) const LISTEN: [Listen; 2] = [Listen::Tcp(80), Listen::Udp(80)];
 /// The NodePort of the Service's port, of both protocols.
 pub(crate) const NODE_PORT: u16 = 30_080;
 /// The ports by which the node stands in for clients, unless told otherwise.
-const SNAT_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+const SNAT_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_535;
 
 /// A Service of type LoadBalancer that is reached in every way, with `more` in its spec.
 fn web(name: &str, app: &str, more: &str) -> String {
