@@ -17,6 +17,7 @@ use super::reserved_ports::ReservedPorts;
 use super::resolv_conf::{ETC_NETNS, ResolvConfs};
 use super::{Ports, bpffs, cgroup};
 use crate::datapath::{DEVICE_FOLDERS, PIN_FOLDERS, remove_all_filters};
+use crate::source::kubernetes::RANGES_FILE;
 use crate::store::FILES;
 
 /// What was removed and what was kept.
@@ -55,7 +56,8 @@ fn cleanup_below(etc_netns: &Path, places: &Places, state: bool) -> Result<Repor
     let cgroup = places.cgroup.clone().or_else(|| Some(cgroup::find().ok()?.path));
     report.removed.extend(cgroup.iter().flat_map(|cgroup| sweep_leaves(cgroup)));
     if state {
-        remove_folder(&places.state_dir, &FILES, &mut report)?;
+        let files = [FILES[0], FILES[1], RANGES_FILE];
+        remove_folder(&places.state_dir, &files, &mut report)?;
     } else if places.state_dir.exists() {
         report.kept_state = Some(places.state_dir.clone());
     }

@@ -1,7 +1,7 @@
 //! Flags of an agent in a cluster, in kube-proxy's place.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -62,6 +62,7 @@ impl ClusterArgs {
     /// The API server, if it is the source.
     pub(super) async fn open(
         &self,
+        state_dir: &Path,
         node_name: &str,
         proxy_name: Option<&String>,
         service_cidrs_are_given: bool,
@@ -71,6 +72,7 @@ impl ClusterArgs {
         }
         let config = Config {
             kubeconfig: self.kubeconfig.clone(),
+            state_dir: state_dir.to_owned(),
             node_name: node_name.to_owned(),
             proxy_name: proxy_name.cloned(),
             follow_service_cidrs: !service_cidrs_are_given,

@@ -6,7 +6,7 @@ mod parse;
 mod tasks;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -27,7 +27,7 @@ use crate::health::{self, Checks};
 use crate::host::{self, Inherited, PortRange, ReservedPorts};
 use crate::observe::{self, Metrics, SyncMetrics};
 use crate::plan::Algorithm;
-use crate::source::kubernetes::Kubernetes;
+use crate::source::kubernetes::{self, Kubernetes};
 use crate::store::Authority;
 use crate::{datapath, dns, sockets, source};
 use cluster::ClusterArgs;
@@ -144,12 +144,12 @@ impl AgentArgs {
     }
 
     /// `--service-cidr`, or what is usual for an agent that allocates addresses.
-    fn service_cidrs(&self) -> Vec<IpNet> {
-        let usual = Vec::from([IpNet::V4(DEFAULT_SERVICE_CIDR)]);
-        if self.service_cidr.is_empty() && !self.cluster.kubernetes {
-            usual
-        } else {
-            self.service_cidr.clone()
+    /// In a cluster, what it said last.
+    fn service_cidrs(&self, state_dir: &Path) -> Vec<IpNet> {
+        match self.authority() {
+            _ if !self.service_cidr.is_empty() => self.service_cidr.clone(),
+            Authority::Agent => Vec::from([IpNet::V4(DEFAULT_SERVICE_CIDR)]),
+            Authority::Cluster => kubernetes::remembered(state_dir),
         }
     }
 }
@@ -159,7 +159,8 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let inherited = Inherited::take().context("sockets that were passed to the agent")?;
     let mut signals = Signals::catch()?;
     one_of_each_family(&args.service_cidr)?;
-    let (authority, service_cidrs) = (args.authority(), args.service_cidrs());
+    let places = args.places.places()?;
+    let (authority, service_cidrs) = (args.authority(), args.service_cidrs(&places.state_dir));
     let snat_ports = args.devices.has_packet_path().then_some(args.snat_ports);
     if let Some(range) = snat_ports {
         listens_elsewhere(range, "--health-listen", args.cluster.health_listen().as_slice())?;
@@ -168,14 +169,14 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     }
     let sizes = Sizes::choose(args.map_size).map_err(|error| anyhow!("--map-size: {error}"))?;
     let sizes = sizes.with_maglev(args.maglev_table_size);
-    let places = args.places.places()?;
     let exempt = exempt(&args.exempt_cgroup)?;
     preflight(&places)?;
     // What may fail does so before anything is changed.
     let node_name = args.node_name.unwrap_or_else(host::hostname);
     let (proxy_name, cidrs_are_given) =
         (args.service_proxy_name.as_ref(), !args.service_cidr.is_empty());
-    let kubernetes = args.cluster.open(&node_name, proxy_name, cidrs_are_given).await?;
+    let cluster =
+        args.cluster.open(&places.state_dir, &node_name, proxy_name, cidrs_are_given).await?;
     let listeners = args.cluster.listen().await?;
     let run_dir = RunDir::claim(&places.run_dir)?;
     let (cgroup, _pins) = take_node(&places)?;
@@ -199,7 +200,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     let addresses = source::Addresses::subscribe()?;
     let devices = args.devices.subscribe()?;
     let (notify, notices) = mpsc::channel(NOTICES);
-    let in_cluster = kubernetes.as_ref().map_or(0, Kubernetes::sources);
+    let in_cluster = cluster.as_ref().map_or(0, Kubernetes::sources);
     let config = Config {
         datapath: datapath::Config {
             bpffs: places.bpffs.clone(),
@@ -228,7 +229,7 @@ pub(super) async fn run(args: AgentArgs) -> Done {
         zones,
         checks: Checks::default(),
         sources: manifests.len() + usize::from(dns.is_some()) + in_cluster,
-        notices: kubernetes.is_some().then_some(notify),
+        notices: cluster.is_some().then_some(notify),
         metrics: SyncMetrics::default(),
     };
     let (checks, sync) = (config.checks.clone(), config.metrics.clone());
@@ -244,8 +245,8 @@ pub(super) async fn run(args: AgentArgs) -> Done {
     for folder in manifests {
         tasks.spawn(|stop| source::manifests(folder, handle(), stop));
     }
-    if let Some(kubernetes) = kubernetes {
-        tasks.spawn(|stop| kubernetes.follow(handle(), notices, stop));
+    if let Some(cluster) = cluster {
+        tasks.spawn(|stop| cluster.follow(handle(), notices, stop));
     }
     if !exempt.is_empty() {
         tasks.spawn(|stop| source::exempt(exempt, handle(), stop));

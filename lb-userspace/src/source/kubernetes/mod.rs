@@ -6,6 +6,7 @@
 mod backoff;
 mod client;
 mod events;
+mod ranges;
 mod receive;
 mod reflector;
 
@@ -22,7 +23,10 @@ use tokio::task::JoinSet;
 use crate::engine::{Engine, Notice};
 use crate::store::model::SERVICE_PROXY_NAME_LABEL;
 use client::Connector;
-use receive::{Objects, Ranges};
+pub(crate) use ranges::FILE as RANGES_FILE;
+use ranges::Ranges;
+pub use ranges::remembered;
+use receive::Objects;
 use reflector::{Absence, Reflector, Selection};
 
 /// The label of a headless Service's slices, whose endpoints no proxy serves.
@@ -33,6 +37,8 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 pub struct Config {
     /// `--kubeconfig`; without it, what a Pod is given.
     pub kubeconfig: Option<PathBuf>,
+    /// Folder of what is remembered.
+    pub state_dir: PathBuf,
     /// This node.
     pub node_name: String,
     /// `--service-proxy-name`
@@ -86,7 +92,7 @@ impl Kubernetes {
         let selection = Selection::fields(format!("metadata.name={}", self.config.node_name));
         tasks.spawn(Reflector::new(connector(), selection, Absence::IsEmpty).follow(node));
         if self.config.follow_service_cidrs {
-            let ranges = Ranges::new(engine.clone());
+            let ranges = Ranges::new(engine.clone(), self.config.state_dir.clone());
             let reflector = Reflector::<ServiceCIDR>::new(connector(), whole(), Absence::IsEmpty);
             tasks.spawn(reflector.follow(ranges));
         }

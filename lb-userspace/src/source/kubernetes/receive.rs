@@ -1,12 +1,10 @@
 //! What becomes of what a resource's reflector tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::marker::PhantomData;
 
-use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Resource;
 
 use super::reflector::{Change, Receiver};
@@ -135,74 +133,15 @@ impl<K: Kept> Receiver<K> for Objects<K> {
     }
 }
 
-/// Hands the ranges of all `ServiceCIDR`s to the engine.
-#[derive(Debug)]
-pub(super) struct Ranges {
-    engine: Engine,
-    status: Health,
-    by_name: BTreeMap<String, Vec<IpNet>>,
-    /// While a list arrives: what it held so far.
-    listed: Option<BTreeMap<String, Vec<IpNet>>>,
-}
-
-impl Ranges {
-    pub(super) fn new(engine: Engine) -> Self {
-        let status = Health::new(engine.clone(), &ServiceCIDR::plural(&()));
-        Self { engine, status, by_name: BTreeMap::new(), listed: None }
-    }
-
-    async fn tell(&self) {
-        let ranges: BTreeSet<IpNet> = self.by_name.values().flatten().copied().collect();
-        self.engine.service_cidrs(ranges.into_iter().collect()).await;
-    }
-}
-
-impl Receiver<ServiceCIDR> for Ranges {
-    fn begin(&mut self) {
-        self.listed = Some(BTreeMap::new());
-    }
-
-    async fn change(&mut self, changes: Vec<Change<ServiceCIDR>>) {
-        let ranges = self.listed.as_mut().unwrap_or(&mut self.by_name);
-        for change in changes {
-            match change {
-                Change::Is(cidr) => {
-                    let name = cidr.metadata.name.unwrap_or_default();
-                    let cidrs = cidr.spec.into_iter().flat_map(|spec| spec.cidrs).flatten();
-                    ranges.insert(name, cidrs.filter_map(|cidr| cidr.parse().ok()).collect());
-                }
-                Change::Gone(cidr) => {
-                    drop(ranges.remove(cidr.metadata.name.as_deref().unwrap_or_default()));
-                }
-            }
-        }
-        if self.listed.is_none() {
-            self.tell().await;
-        }
-    }
-
-    async fn listed(&mut self) {
-        if let Some(listed) = self.listed.take() {
-            self.by_name = listed;
-            self.tell().await;
-        }
-        self.status.synced().await;
-    }
-
-    async fn health(&mut self, error: Option<String>) {
-        self.status.set(error).await;
-    }
-}
-
 /// A resource in `lb status`.
 #[derive(Debug)]
-struct Health {
+pub(super) struct Health {
     engine: Engine,
     shown: SourceStatus,
 }
 
 impl Health {
-    fn new(engine: Engine, plural: &str) -> Self {
+    pub(super) fn new(engine: Engine, plural: &str) -> Self {
         let shown = SourceStatus {
             kind: format!("kubernetes {plural}"),
             path: None,
@@ -213,7 +152,7 @@ impl Health {
     }
 
     /// All objects were seen.
-    async fn synced(&mut self) {
+    pub(super) async fn synced(&mut self) {
         if !self.shown.synced {
             self.shown.synced = true;
             tracing::info!("{}: listed", self.shown.kind);
@@ -222,7 +161,7 @@ impl Health {
     }
 
     /// Says once what is wrong, and once that it is well again.
-    async fn set(&mut self, error: Option<String>) {
+    pub(super) async fn set(&mut self, error: Option<String>) {
         if self.shown.error == error {
             return;
         }
