@@ -12,6 +12,7 @@ mod harness;
 mod probe;
 
 mod affinity;
+mod apiserver;
 mod capabilities;
 mod changes;
 mod churn;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
 fn trials() -> Vec<libtest_mimic::Trial> {
     [
         selftest::tests(),
+        apiserver::tests(),
         tcp::tests(),
         udp::tests(),
         families::tests(),
