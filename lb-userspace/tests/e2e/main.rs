@@ -29,6 +29,7 @@ mod health_checks;
 mod inherited;
 mod input;
 mod kills;
+mod kubernetes;
 mod lifecycle;
 mod local_sources;
 mod manifests;
@@ -124,6 +125,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         packets::tests(),
         snat_ports::tests(),
         health_checks::tests(),
+        kubernetes::tests(),
     ]
     .into_iter()
     .flatten()

@@ -22,7 +22,7 @@ mod tests;
 mod tls;
 mod watch;
 
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
@@ -44,6 +44,7 @@ pub(crate) use tests::tests;
 
 /// A running server; dropped, it is stopped.
 pub(crate) struct ApiServer {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     access: Access,
     orders: Option<UnboundedSender<Order>>,
@@ -71,12 +72,17 @@ impl ApiServer {
                 runtime.block_on(served).expect("the server has its socket");
             })
         });
-        Self { shared, access, orders: Some(orders), thread: Some(thread) }
+        Self { address, shared, access, orders: Some(orders), thread: Some(thread) }
     }
 
     /// The file for `--kubeconfig`.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.access.kubeconfig()
+    }
+
+    /// The folder that pods find at `/var/run/secrets/kubernetes.io/serviceaccount`.
+    pub(crate) fn service_account(&self) -> PathBuf {
+        self.access.service_account()
     }
 
     /// Creates or changes an object.

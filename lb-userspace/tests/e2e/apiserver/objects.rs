@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
+use crate::harness::Pod;
+
 /// A Service of type ClusterIP with a selector that the slices stand for, on port 80; without an
 /// address it is headless.
 pub(crate) fn service(name: &str, cluster_ips: &[&str]) -> Value {
@@ -75,6 +77,12 @@ pub(crate) fn endpoint(address: impl Into<IpAddr>, pod: &str, node: &str) -> Val
         "targetRef": {"kind": "Pod", "name": pod, "namespace": "default",
             "uid": "00000000-0000-4000-8000-000000000002"},
     })
+}
+
+/// A slice of the stage's pods, which are on the node, with their IPv4 addresses.
+pub(crate) fn slice_of(service: &str, node: &str, pods: &[&Pod]) -> Value {
+    let endpoints: Vec<_> = pods.iter().map(|pod| endpoint(pod.v4, &pod.name, node)).collect();
+    slice(service, "abcde", &endpoints)
 }
 
 pub(crate) fn node(name: &str, addresses: &[&str]) -> Value {
