@@ -12,6 +12,7 @@ mod harness;
 mod probe;
 
 mod affinity;
+mod apiserver;
 mod capabilities;
 mod changes;
 mod churn;
@@ -28,6 +29,7 @@ mod health_checks;
 mod inherited;
 mod input;
 mod kills;
+mod kubernetes;
 mod lifecycle;
 mod local_sources;
 mod manifests;
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
 fn trials() -> Vec<libtest_mimic::Trial> {
     [
         selftest::tests(),
+        apiserver::tests(),
         tcp::tests(),
         udp::tests(),
         families::tests(),
@@ -122,6 +125,7 @@ fn trials() -> Vec<libtest_mimic::Trial> {
         packets::tests(),
         snat_ports::tests(),
         health_checks::tests(),
+        kubernetes::tests(),
     ]
     .into_iter()
     .flatten()

@@ -55,6 +55,8 @@ pub(crate) struct Agent {
     /// Sockets that somebody keeps for it, as systemd does.
     pub(crate) kept: Option<(UdpSocket, TcpListener)>,
     pub(crate) service_cidrs: String,
+    /// The arguments that say where its objects come from, if that is not the folder of manifests.
+    pub(crate) source: Option<Vec<String>>,
     /// The namespace it runs in: the node's.
     node: Arc<Namespace>,
     child: Option<Child>,
@@ -74,6 +76,7 @@ impl Agent {
             launcher: Vec::new(),
             kept: None,
             service_cidrs,
+            source: None,
             node,
             child: None,
             cleaned: false,
@@ -104,6 +107,15 @@ impl Agent {
         assert!(self.child.is_none(), "one process per agent");
         let log = File::options().create(true).append(true).open(&self.paths.log);
         let log = log.expect("a log file on the scratch file system");
+        let source = self.source.clone().unwrap_or_else(|| {
+            let manifests = self.paths.manifests.display().to_string();
+            vec![
+                "--service-cidr".into(),
+                self.service_cidrs.clone(),
+                "--manifests".into(),
+                manifests,
+            ]
+        });
         let mut command = process::starter();
         command.args(&self.launcher);
         if self.kept.is_some() {
@@ -111,7 +123,8 @@ impl Agent {
         }
         command.arg(&self.binary);
         without_defaults(&mut command)
-            .args(["agent", "--service-cidr", &self.service_cidrs])
+            .arg("agent")
+            .args(source)
             .arg("--state-dir")
             .arg(&self.paths.state)
             .arg("--run-dir")
@@ -120,8 +133,6 @@ impl Agent {
             .arg(&self.paths.bpffs)
             .arg("--cgroup")
             .arg(&self.paths.cgroup)
-            .arg("--manifests")
-            .arg(&self.paths.manifests)
             .args((!self.names).then_some("--no-dns"))
             .args(&self.options)
             .stdin(Stdio::null())

@@ -4,6 +4,7 @@
 pub(crate) mod agent;
 pub(crate) mod capture;
 pub(crate) mod cgroup;
+pub(crate) mod cluster;
 pub(crate) mod command;
 pub(crate) mod container;
 pub(crate) mod echo;
@@ -11,6 +12,7 @@ pub(crate) mod frames;
 pub(crate) mod janitor;
 pub(crate) mod lan;
 pub(crate) mod manifest;
+pub(crate) mod maps;
 pub(crate) mod names;
 pub(crate) mod netns;
 pub(crate) mod process;
@@ -24,6 +26,7 @@ pub(crate) mod tun;
 pub(crate) mod wait;
 
 pub(crate) use agent::Agent;
+pub(crate) use cluster::{Cluster, NODE};
 pub(crate) use command::Output;
 pub(crate) use echo::Listen;
 pub(crate) use lan::Lan;
