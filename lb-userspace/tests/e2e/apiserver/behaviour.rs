@@ -13,6 +13,8 @@ pub(crate) struct Behaviour {
     pub(crate) no_service_cidrs: bool,
     /// Bookmarks without being asked, so far apart.
     pub(crate) bookmarks: Option<Duration>,
+    /// How long each answer takes.
+    pub(crate) delay: Duration,
     pub(crate) streams: Streams,
     /// Requests that are answered otherwise; the first that fits counts.
     pub(crate) instead: Vec<Instead>,

@@ -123,6 +123,8 @@ async fn respond(
         (None, true) => Err(Status::no_such_resource()),
         (Some(target), true) => instead(&shared, target.resource, seen.verb),
     };
+    let delay = shared.state().behaviour.delay;
+    tokio::time::sleep(delay).await;
     let answer = match instead {
         Err(status) => Err(status),
         Ok(Some(Answer::Nothing)) => std::future::pending().await,

@@ -2,9 +2,13 @@
 //! between the two.
 
 mod access;
+mod faults;
+mod input;
+mod metrics;
 mod model;
 mod order;
 mod ranges;
+mod scale;
 mod serve;
 
 use std::net::SocketAddr;
@@ -16,10 +20,18 @@ use crate::harness::{Cluster, PATIENCE, eventually, within};
 use crate::probe::{Errno, Probe};
 
 pub(crate) fn tests() -> Vec<Trial> {
-    [serve::tests(), access::tests(), order::tests(), ranges::tests()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        serve::tests(),
+        access::tests(),
+        order::tests(),
+        faults::tests(),
+        ranges::tests(),
+        input::tests(),
+        scale::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 impl Cluster {
