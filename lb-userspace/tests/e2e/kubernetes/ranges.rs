@@ -13,6 +13,7 @@ pub(crate) fn tests() -> Vec<Trial> {
         ranges_come_and_go_with_their_objects,
         without_ranges_unallocated_addresses_pass,
         ranges_that_are_given_are_not_asked_for,
+        ranges_are_known_after_a_restart_without_the_server,
     ]
 }
 
@@ -57,4 +58,14 @@ fn ranges_that_are_given_are_not_asked_for() {
         let asked = cluster.api.requests_to(verb, Resource::ServiceCidrs);
         assert!(asked.is_empty(), "{asked:?}");
     }
+}
+
+fn ranges_are_known_after_a_restart_without_the_server() {
+    let mut cluster = Cluster::start();
+    let probe = cluster.stage.probe();
+    assert_fails(&probe, frontend(77), Errno::HOST_UNREACHABLE);
+    cluster.stage.agent.kill_nine();
+    cluster.api.leave();
+    cluster.stage.agent.start();
+    assert_fails(&probe, frontend(77), Errno::HOST_UNREACHABLE);
 }
