@@ -123,8 +123,11 @@ fn wait_for(command: impl Future<Output = Done>) -> Done {
 fn log_to_stderr(filter: &str) -> Result<()> {
     let meant = filter.contains(['=', ',']) || filter.parse::<LevelFilter>().is_ok();
     ensure!(meant, "--log-level {filter}: levels are error, warn, info, debug, trace and off");
+    // A watch that breaks is nothing to tell a person; kube-rs warns of each.
+    let is_usual = ["warn", "info"].contains(&filter.to_lowercase().as_str());
+    let quiet = if is_usual { ",kube_client=error" } else { "" };
     let filter = EnvFilter::builder()
-        .parse(filter)
+        .parse(format!("{filter}{quiet}"))
         .with_context(|| format!("--log-level {filter} is neither a level nor a filter"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -184,7 +184,7 @@ fn check_names_what_the_node_needs() {
     let stage = Stage::without_agent();
     let output = stage.agent.lb(&["check"]).ok();
     let text = output.stdout.to_lowercase();
-    for need in ["kernel", "bpf", "cgroup", "privilege"] {
+    for need in ["kernel", "bpf", "cgroup", "capabilities"] {
         assert!(text.contains(need), "the check names {need:?}: {output}");
     }
 }

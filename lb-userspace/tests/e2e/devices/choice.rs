@@ -56,7 +56,8 @@ fn by_default_ways_out_bridges_and_taps_are_chosen() {
     assert_eq!(stage.agent.status().unseen_devices(), ["vpn"]);
     let mut flags: Vec<u32> = flags(&stage.agent).into_values().collect();
     flags.sort_unstable();
-    assert_eq!(flags, [0, device::INSIDE, device::INSIDE], "DEVICES of eth0, br0 and tap0");
+    let inside = device::ATTACHED | device::INSIDE;
+    assert_eq!(flags, [device::ATTACHED, inside, inside], "DEVICES of eth0, br0 and tap0");
     stage.agent.lb(&["status"]).ok().mentions(&[
         "Devices:        eth0, br0, tap0",
         "not translated: packets for Services by vpn (--device adds them)",
