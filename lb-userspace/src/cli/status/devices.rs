@@ -5,6 +5,10 @@ use crate::datapath::{DeviceStatus, DevicesStatus, Way};
 /// More names than that tell a person nothing.
 const NAMES: usize = 8;
 
+/// NodePorts seem to be there, and nobody reaches them.
+const NO_DEVICE: &str =
+    "none: clients elsewhere reach no Service; name the device that they come by with --device";
+
 /// Where the packet programs are, where they could not be, and what they do not see.
 pub(super) fn lines(status: Option<&DevicesStatus>) -> Vec<String> {
     let Some(DevicesStatus { selected, unseen }) = status else {
@@ -13,7 +17,8 @@ pub(super) fn lines(status: Option<&DevicesStatus>) -> Vec<String> {
     let (failed, attached): (Vec<_>, Vec<_>) =
         selected.iter().partition(|device| device.error.is_some());
     let attached: Vec<String> = attached.into_iter().map(name).collect();
-    let mut lines = vec![if attached.is_empty() { "none".to_owned() } else { attached.join(", ") }];
+    let mut lines =
+        vec![if attached.is_empty() { NO_DEVICE.to_owned() } else { attached.join(", ") }];
     lines.extend(failed.into_iter().map(|DeviceStatus { name, error, .. }| {
         format!("{name}: not attached: {}", error.as_deref().unwrap_or_default())
     }));
@@ -66,7 +71,7 @@ mod tests {
                  vpn7 and 2 more (--device adds them)",
             ]
         );
-        assert_eq!(lines(Some(&DevicesStatus::default())), ["none"]);
+        assert_eq!(lines(Some(&DevicesStatus::default())), [NO_DEVICE]);
         assert_eq!(lines(None), ["none (--no-packet-path)"]);
     }
 }

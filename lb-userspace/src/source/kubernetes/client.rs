@@ -72,7 +72,8 @@ impl Connector {
         let mut config = match &self.kubeconfig {
             Some(path) => from_file(path).await?,
             None => Config::incluster().context(
-                "the credentials of a Pod, which --kubernetes uses without --kubeconfig FILE",
+                "the credentials of a Pod, which --kubernetes uses without --kubeconfig FILE \
+                 (KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and the Pod's token)",
             )?,
         };
         let agent = self.user_agent.parse().context("the node's name in a header")?;
