@@ -246,6 +246,7 @@ impl Datapath {
 
     /// What `lb status` shows.
     pub fn status(&self) -> Status {
+        let devices = self.takeover.devices();
         Status {
             programs: self.takeover.programs(),
             layout: self.takeover.layout(),
@@ -254,17 +255,17 @@ impl Datapath {
             self_test: self.self_test.clone(),
             maps: self.fill(),
             counters: self.counters(),
-            limits: self.limits(),
+            limits: self.limits(devices.is_some()),
             exempt: self.exempt.clone(),
-            devices: self.takeover.devices(),
+            devices,
             snat_ports: self.snat_ports.range.map(|range| range.to_string()),
         }
     }
 
-    fn limits(&self) -> Vec<String> {
+    fn limits(&self, has_packet_path: bool) -> Vec<String> {
         let mut limits = self.takeover.limits().to_vec();
         limits.extend(self.writer.limit());
-        if self.takeover.devices().is_some() {
+        if has_packet_path {
             limits.extend(host::not_forwarding());
         }
         limits

@@ -109,17 +109,20 @@ impl Set {
         Ok(())
     }
 
-    /// Takes a table, if it should have one and one is left.
-    pub(super) fn take_table(&mut self, index: u32, maps: &mut impl Maps, pools: &mut Pools) {
-        if !self.lacks_table {
-            return;
-        }
-        let Some(table) = pools.tables.allocate() else { return };
+    /// Takes the table that it lacks; false if none is left.
+    pub(super) fn take_table(
+        &mut self,
+        index: u32,
+        maps: &mut impl Maps,
+        pools: &mut Pools,
+    ) -> bool {
+        let Some(table) = pools.tables.allocate() else { return false };
         let members = self.members.iter().filter(|(_, member)| member.life.cluster);
         let members = members.map(|(identity, member)| (identity.endpoint, member.id));
         write_table(table, members, maps);
         self.set_policy(index, Policy { maglev: table + 1, ..self.policy }, maps);
         self.lacks_table = false;
+        true
     }
 
     /// Whether an endpoint is a member, selected or not.

@@ -26,32 +26,28 @@ pub(super) fn write_table(
 }
 
 impl<M: Maps> Writer<M> {
-    /// Gives tables to services that found none, as far as there are any by now, and says so when some come to have none.
-    pub(super) fn share_out_tables(&mut self) {
-        let lacking = |writer: &Self| {
-            writer.services.values().filter(|installed| installed.set.lacks_table).count()
-        };
-        let before = self.without_table;
-        self.without_table = lacking(self);
-        if self.without_table == 0 {
+    /// Gives tables to services that found none, as far as there are any by now, and says so when some lack one and
+    /// `none_lacked` one before.
+    pub(super) fn share_out_tables(&mut self, none_lacked: bool) {
+        if self.without_table.is_empty() {
             return;
         }
         let waiting = self.pools.tables.available().1 > 0;
         if waiting && let Err(error) = self.grace() {
             tracing::warn!("tables of map {MAGLEV} stay unused: {}", cannot_wait(&error));
         }
-        for Installed { index, set, .. } in self.services.values_mut() {
-            set.take_table(*index, &mut self.maps, &mut self.pools);
-        }
-        self.without_table = lacking(self);
-        if before == 0 {
+        self.without_table.retain(|id| {
+            let Installed { index, set, .. } = self.services.get_mut(id).expect("it has one");
+            !set.take_table(*index, &mut self.maps, &mut self.pools)
+        });
+        if none_lacked {
             self.limit().into_iter().for_each(|limit| tracing::warn!("{limit}"));
         }
     }
 
     /// What `lb status` says of services that lack a table.
     pub(super) fn limit(&self) -> Option<String> {
-        let (needed, capacity) = (self.without_table, self.maps.capacity().tables);
+        let (needed, capacity) = (self.without_table.len(), self.maps.capacity().tables);
         (needed > 0).then(|| {
             format!(
                 "map {MAGLEV} is full: connections from outside to {needed} ports of Services are \

@@ -45,8 +45,8 @@ pub(super) struct Writer<M> {
     pub(super) freed: bool,
     /// Whether a frontend was moved, dropped or narrowed since flows were told to look.
     pub(super) narrowed: bool,
-    /// How many services lack a table of `MAGLEV`.
-    pub(super) without_table: usize,
+    /// Services whose set lacks a table of `MAGLEV`.
+    pub(super) without_table: BTreeSet<ServicePortId>,
 }
 
 /// What the maps hold for one service port.
@@ -75,7 +75,7 @@ impl<M: Maps> Writer<M> {
             gave_up: BTreeSet::new(),
             freed: true,
             narrowed: false,
-            without_table: 0,
+            without_table: BTreeSet::new(),
         }
     }
 
@@ -88,6 +88,7 @@ impl<M: Maps> Writer<M> {
         batch.extend(changes);
         self.let_go(&mut batch);
 
+        let none_lacked = self.without_table.is_empty();
         let mut turnover = self.departures(&batch);
         for (id, wanted) in batch {
             let Some(wanted) = wanted else { continue };
@@ -100,7 +101,7 @@ impl<M: Maps> Writer<M> {
         }
         self.turn_over(turnover);
         self.have_flows_look();
-        self.share_out_tables();
+        self.share_out_tables(none_lacked);
         self.refusals()
     }
 
@@ -244,6 +245,7 @@ impl<M: Maps> Writer<M> {
 
     fn remove(&mut self, id: &ServicePortId) -> Option<Installed> {
         let installed = self.services.remove(id)?;
+        self.without_table.remove(id);
         self.owners.remove(&installed.index);
         Some(installed)
     }
@@ -308,6 +310,11 @@ impl<M: Maps> Writer<M> {
             let before = set.policy;
             let updated = set.update(*index, wanted, policy, &mut writer.maps, &mut writer.pools);
             writer.narrowed |= !frontends.is_empty() && narrows(before, set.policy);
+            if set.lacks_table {
+                writer.without_table.insert(id.clone());
+            } else {
+                writer.without_table.remove(id);
+            }
             updated
         })
     }
