@@ -1,7 +1,7 @@
 //! `--health-listen`: `/healthz` for load balancers elsewhere, `/livez` for who restarts the agent. In
 //! kube-proxy's words (`pkg/proxy/healthcheck/proxy_health.go`).
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::Checks;
 use crate::observe::SyncMetrics;
+use crate::serving;
 
 /// Kubernetes' default port of `--healthz-bind-address`.
 pub const PORT: u16 = 10_256;
@@ -38,18 +39,13 @@ pub async fn serve(
     listener: TcpListener,
     checks: Checks,
     metrics: SyncMetrics,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let app = Router::new()
         .route("/healthz", get(|State(agent): State<Agent>| async move { healthz(&agent) }))
         .route("/livez", get(|State(agent): State<Agent>| async move { livez(&agent) }))
         .with_state(Agent { checks, metrics });
-    tokio::select! {
-        served = axum::serve(listener, app).into_future() => served.context("health"),
-        // Nobody misses an answer under way. An error means that the sender is gone, which is a stop
-        // as well.
-        _ = stop.wait_for(|stop| *stop) => Ok(()),
-    }
+    serving::answer("health", listener, app, stop).await
 }
 
 /// Who is asked about.

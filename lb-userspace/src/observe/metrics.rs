@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::SyncMetrics;
-use crate::dns;
+use crate::{dns, serving};
 
 /// kube-proxy's default port of `--metrics-bind-address`.
 pub const PORT: u16 = 10_249;
@@ -67,14 +67,9 @@ impl fmt::Debug for Metrics {
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let show = |State(metrics): State<Metrics>| async move { metrics.response() };
     let app = Router::new().route("/metrics", get(show)).with_state(metrics);
-    tokio::select! {
-        served = axum::serve(listener, app).into_future() => served.context("metrics"),
-        // Nobody misses an answer under way. An error means that the sender is gone, which is a stop
-        // as well.
-        _ = stop.wait_for(|stop| *stop) => Ok(()),
-    }
+    serving::answer("metrics", listener, app, stop).await
 }

@@ -5,9 +5,30 @@ mod limits;
 use std::future::Future;
 
 use anyhow::{Context as _, Result};
-use tokio::sync::oneshot;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use limits::Limit;
+
+/// Answers HTTP by `app` until `stop` becomes true.
+///
+/// # Errors
+///
+/// If the listener fails; `name` says whose.
+pub(crate) async fn answer(
+    name: &'static str,
+    listener: TcpListener,
+    app: Router,
+    mut stop: watch::Receiver<bool>,
+) -> Result<()> {
+    tokio::select! {
+        served = axum::serve(listener, app).into_future() => served.context(name),
+        // Nobody misses an answer under way. An error means that the sender is gone, which is a stop
+        // as well.
+        _ = stop.wait_for(|stop| *stop) => Ok(()),
+    }
+}
 
 /// Runs what `work` makes on a thread of its own, of this name: whatever else the agent does, those who
 /// ask do not wait for it.
