@@ -18,7 +18,7 @@ use super::resolv_conf::{ETC_NETNS, ResolvConfs};
 use super::{Ports, bpffs, cgroup};
 use crate::datapath::{DEVICE_FOLDERS, PIN_FOLDERS, remove_all_filters};
 use crate::source::kubernetes::RANGES_FILE;
-use crate::store::FILES;
+use crate::store::{CLUSTER_FILE, OWN_FILE};
 
 /// What was removed and what was kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,7 @@ fn cleanup_below(etc_netns: &Path, places: &Places, state: bool) -> Result<Repor
     let cgroup = places.cgroup.clone().or_else(|| Some(cgroup::find().ok()?.path));
     report.removed.extend(cgroup.iter().flat_map(|cgroup| sweep_leaves(cgroup)));
     if state {
-        let files = [FILES[0], FILES[1], RANGES_FILE];
+        let files = [OWN_FILE, CLUSTER_FILE, RANGES_FILE];
         remove_folder(&places.state_dir, &files, &mut report)?;
     } else if places.state_dir.exists() {
         report.kept_state = Some(places.state_dir.clone());
@@ -222,7 +222,7 @@ mod tests {
         fs::create_dir_all(&places.run_dir).expect("made");
         fs::create_dir_all(&places.state_dir).expect("made");
         fs::write(places.run_dir.join(crate::api::SOCKET_FILE), "").expect("written");
-        fs::write(places.state_dir.join(FILES[0]), "").expect("written");
+        fs::write(places.state_dir.join(OWN_FILE), "").expect("written");
         fs::write(places.state_dir.join("not-lbs"), "").expect("written");
 
         let report = cleanup(root.path(), &places, false).expect("no agent runs");

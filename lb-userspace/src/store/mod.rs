@@ -46,8 +46,7 @@ pub use batch::{Admission, Batch, Committed, Event};
 pub use error::{CommitError, OpenError, Refusal};
 pub use review::review;
 
-/// The files of every kind of store.
-pub(crate) const FILES: [&str; 2] = [persist::OWN_FILE, persist::CLUSTER_FILE];
+pub(crate) use persist::{CLUSTER_FILE, OWN_FILE};
 
 /// Who decides what objects there are, and allocates addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +108,8 @@ impl Store {
     ) -> Result<Self, OpenError> {
         // In a cluster, what is on no node is not on this one.
         let (file, default_node) = match authority {
-            Authority::Agent => (persist::OWN_FILE, node),
-            Authority::Cluster => (persist::CLUSTER_FILE, ""),
+            Authority::Agent => (OWN_FILE, node),
+            Authority::Cluster => (CLUSTER_FILE, ""),
         };
         let mut converter = Converter::new(default_node);
         let mut entries = Vec::new();
