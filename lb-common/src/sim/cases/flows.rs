@@ -1,13 +1,12 @@
 //! Connections from their first packet on.
 
 use alloc::vec;
-use alloc::vec::Vec;
 
 use super::super::flows::Outcome::{Goes, Gone};
 use super::super::packet::{Frame, Ip, Part, Payload};
 use super::super::world::{STAND_IN, World};
-use super::Step;
 use super::frames::{Message, frame, packet, too_big};
+use super::{Add, Step};
 use crate::abi::protocol::{TCP, UDP};
 use crate::abi::{Cidr, FrontendKind, Hook, Life, Policy};
 use crate::path::Reason;
@@ -17,8 +16,6 @@ const SYN_ACK: Message = Message::Tcp(18, b"");
 const DATA: Message = Message::Tcp(24, b"some data");
 const ASK: Message = Message::Udp(b"question");
 const REPLY: Message = Message::Udp(b"an answer");
-
-type Add<'a> = &'a mut dyn FnMut(&str, World, Vec<Step>);
 
 pub(super) fn add(v4: bool, add: Add<'_>) {
     local(v4, add);

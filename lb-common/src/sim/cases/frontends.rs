@@ -1,12 +1,11 @@
 //! Frontends that change under a flow.
 
 use alloc::vec;
-use alloc::vec::Vec;
 
 use super::super::flows::Outcome::{Goes, Gone};
 use super::super::world::{STAND_IN, World};
 use super::frames::{Message, frame};
-use super::{Change, Step};
+use super::{Add, Change, Step};
 use crate::abi::protocol::{TCP, UDP};
 use crate::abi::{Address, Cidr, FrontendKey, FrontendKind, Hook, Policy, Port};
 use crate::path::Reason;
@@ -15,8 +14,6 @@ const SYN: Message = Message::Tcp(2, b"");
 const DATA: Message = Message::Tcp(24, b"some data");
 const FIN: Message = Message::Tcp(17, b"");
 const ASK: Message = Message::Udp(b"question");
-
-type Add<'a> = &'a mut dyn FnMut(&str, World, Vec<Step>);
 
 pub(super) fn add(v4: bool, add: Add<'_>) {
     moved(v4, add);

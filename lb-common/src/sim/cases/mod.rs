@@ -125,6 +125,9 @@ impl Step {
     }
 }
 
+/// Takes a case: its name, the world, and what happens.
+type Add<'a> = &'a mut dyn FnMut(&str, World, Vec<Step>);
+
 /// Every case, in both families.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();

@@ -1,20 +1,17 @@
 //! Packets of unusual form.
 
 use alloc::vec;
-use alloc::vec::Vec;
 
 use super::super::flows::Outcome::Goes;
 use super::super::packet::{Frame, Ip, Payload};
 use super::super::world::World;
-use super::Step;
 use super::frames::{Message, packet};
+use super::{Add, Step};
 use crate::abi::protocol::TCP;
 use crate::abi::{FrontendKind, Hook, Policy};
 use crate::path::Reason;
 
 const SYN: Message = Message::Tcp(2, b"");
-
-type Add<'a> = &'a mut dyn FnMut(&str, World, Vec<Step>);
 
 pub(super) fn add(v4: bool, add: Add<'_>) {
     let who = World::new(v4).who;

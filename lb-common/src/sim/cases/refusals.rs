@@ -1,14 +1,13 @@
 //! Packets that get an answer from the program itself.
 
 use alloc::vec;
-use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::super::flows::Outcome::{Gone, Returns};
 use super::super::packet::{Frame, Ip, Part};
 use super::super::world::World;
-use super::Step;
 use super::frames::{Message, back, frame, packet, ping, reset, unreachable};
+use super::{Add, Step};
 use crate::abi::protocol::{TCP, UDP};
 use crate::abi::{FrontendKey, FrontendKind, Hook, Policy};
 use crate::path::Reason;
@@ -18,8 +17,6 @@ const FIN_DATA: Message = Message::Tcp(1, b"bye");
 const DATA: Message = Message::Tcp(24, b"some data");
 const RST: Message = Message::Tcp(4, b"");
 const ASK: Message = Message::Udp(b"question");
-
-type Add<'a> = &'a mut dyn FnMut(&str, World, Vec<Step>);
 
 pub(super) fn add(v4: bool, add: Add<'_>) {
     refusals(v4, add);

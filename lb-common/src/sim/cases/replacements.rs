@@ -1,12 +1,11 @@
 //! Connections that end, and others in their place.
 
 use alloc::vec;
-use alloc::vec::Vec;
 
 use super::super::flows::Outcome::{Goes, Gone};
 use super::super::world::{STAND_IN, World};
-use super::Step;
 use super::frames::{Message, frame};
+use super::{Add, Step};
 use crate::abi::protocol::{TCP, UDP};
 use crate::abi::{FrontendKind, Life, Policy};
 use crate::path::Reason;
@@ -15,8 +14,6 @@ const SYN: Message = Message::Tcp(2, b"");
 const DATA: Message = Message::Tcp(24, b"some data");
 const RST: Message = Message::Tcp(4, b"");
 const ASK: Message = Message::Udp(b"question");
-
-type Add<'a> = &'a mut dyn FnMut(&str, World, Vec<Step>);
 
 pub(super) fn add(v4: bool, add: Add<'_>) {
     let who = World::new(v4).who;
