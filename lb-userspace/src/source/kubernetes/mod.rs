@@ -6,6 +6,7 @@
 mod backoff;
 mod client;
 mod events;
+mod health;
 mod ranges;
 mod receive;
 mod reflector;
@@ -26,8 +27,8 @@ use client::Connector;
 pub(crate) use ranges::FILE as RANGES_FILE;
 use ranges::Ranges;
 pub use ranges::remembered;
-use receive::Objects;
-use reflector::{Absence, Reflector, Selection};
+use receive::{Kept, Objects};
+use reflector::{Absence, Listed, Reflector, Selection};
 
 /// The label of a headless Service's slices, whose endpoints no proxy serves.
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
@@ -81,35 +82,50 @@ impl Kubernetes {
         mut stop: watch::Receiver<bool>,
     ) -> Result<()> {
         let mut tasks = JoinSet::new();
-        let whole = Selection::default;
-        let connector = || Arc::clone(&self.connector);
-        let services = Objects::<Service>::new(engine.clone());
-        tasks.spawn(Reflector::new(connector(), whole(), Absence::Fails).follow(services));
-        let slices = Objects::<EndpointSlice>::new(engine.clone());
-        let selection = Selection::labels(slice_selector(self.config.proxy_name.as_deref()));
-        tasks.spawn(Reflector::new(connector(), selection, Absence::Fails).follow(slices));
-        let node = Objects::<Node>::new(engine.clone());
-        let selection = Selection::fields(format!("metadata.name={}", self.config.node_name));
-        tasks.spawn(Reflector::new(connector(), selection, Absence::IsEmpty).follow(node));
-        if self.config.follow_service_cidrs {
-            let ranges = Ranges::new(engine.clone(), self.config.state_dir.clone());
-            let reflector = Reflector::<ServiceCIDR>::new(connector(), whole(), Absence::IsEmpty);
-            tasks.spawn(reflector.follow(ranges));
-        }
+        let slices = Selection::labels(slice_selector(self.config.proxy_name.as_deref()));
+        let own = Selection::fields(format!("metadata.name={}", self.config.node_name));
+        tasks.spawn(self.keep::<Service>(&engine, Selection::default(), Absence::Fails));
+        tasks.spawn(self.keep::<EndpointSlice>(&engine, slices, Absence::Fails));
+        tasks.spawn(self.keep::<Node>(&engine, own, Absence::IsEmpty));
         if self.config.watch_pods {
             // One that has finished has no connections and may have given its address away.
-            let running = "status.phase!=Failed,status.phase!=Succeeded";
-            let pods = Objects::<Pod>::new(engine.clone());
-            let selection = Selection::fields(running.to_owned());
-            tasks.spawn(Reflector::new(connector(), selection, Absence::Fails).follow(pods));
+            let running = "status.phase!=Failed,status.phase!=Succeeded".to_owned();
+            tasks.spawn(self.keep::<Pod>(&engine, Selection::fields(running), Absence::Fails));
         }
-        let teller = events::Teller::new(connector(), engine, self.config.node_name.clone());
+        if self.config.follow_service_cidrs {
+            let ranges = Ranges::new(engine.clone(), self.config.state_dir.clone());
+            let all =
+                self.reflector::<ServiceCIDR>(&engine, Selection::default(), Absence::IsEmpty);
+            tasks.spawn(all.follow(ranges));
+        }
+        let node = self.config.node_name.clone();
+        let teller = events::Teller::new(Arc::clone(&self.connector), engine, node);
         tasks.spawn(teller.tell(notices));
         // An error means that the sender is gone, which is a stop as well.
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => Ok(()),
             ended = tasks.join_next() => ended.map_or(Ok(()), |ended| Ok(ended?)),
         }
+    }
+
+    /// Follows the objects of one resource, which the engine keeps.
+    fn keep<K: Kept>(
+        &self,
+        engine: &Engine,
+        selection: Selection,
+        absence: Absence,
+    ) -> impl Future<Output = ()> + Send + use<K> {
+        let objects = Objects::<K>::new(engine.clone());
+        self.reflector::<K>(engine, selection, absence).follow(objects)
+    }
+
+    fn reflector<K: Listed>(
+        &self,
+        engine: &Engine,
+        selection: Selection,
+        absence: Absence,
+    ) -> Reflector<K> {
+        Reflector::new(Arc::clone(&self.connector), engine.clone(), selection, absence)
     }
 }
 

@@ -7,9 +7,7 @@ use std::{fs, io};
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::Resource as _;
 
-use super::receive::Health;
 use super::reflector::{Change, Receiver};
 use crate::engine::Engine;
 
@@ -36,7 +34,6 @@ fn remember(state_dir: &Path, ranges: &[IpNet]) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Ranges {
     engine: Engine,
-    status: Health,
     state_dir: PathBuf,
     by_name: BTreeMap<String, Vec<IpNet>>,
     /// While a list arrives: what it held so far.
@@ -44,9 +41,8 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    pub(super) fn new(engine: Engine, state_dir: PathBuf) -> Self {
-        let status = Health::new(engine.clone(), &ServiceCIDR::plural(&()));
-        Self { engine, status, state_dir, by_name: BTreeMap::new(), listed: None }
+    pub(super) const fn new(engine: Engine, state_dir: PathBuf) -> Self {
+        Self { engine, state_dir, by_name: BTreeMap::new(), listed: None }
     }
 
     async fn tell(&self) {
@@ -92,11 +88,6 @@ impl Receiver<ServiceCIDR> for Ranges {
             self.by_name = listed;
             self.tell().await;
         }
-        self.status.synced().await;
-    }
-
-    async fn health(&mut self, error: Option<String>) {
-        self.status.set(error).await;
     }
 }
 

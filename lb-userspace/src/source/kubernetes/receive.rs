@@ -5,15 +5,13 @@ use std::marker::PhantomData;
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Resource;
 
-use super::reflector::{Change, Receiver};
-use crate::api::types::SourceStatus;
+use super::reflector::{Change, Listed, Receiver};
 use crate::engine::{Engine, Observed};
 use crate::object::{Key, Kind, Object};
 
 /// A resource whose objects the engine keeps.
-pub(super) trait Kept: Resource<DynamicType = ()> + Send {
+pub(super) trait Kept: Listed {
     /// The kind of its objects here.
     const KIND: Kind;
 
@@ -82,16 +80,14 @@ fn trimmed(mut object: Object) -> Object {
 #[derive(Debug)]
 pub(super) struct Objects<K> {
     engine: Engine,
-    status: Health,
     /// While a list arrives: what it held so far.
     present: Option<BTreeSet<Key>>,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<K: Kept> Objects<K> {
-    pub(super) fn new(engine: Engine) -> Self {
-        let status = Health::new(engine.clone(), &K::plural(&()));
-        Self { engine, status, present: None, kind: PhantomData }
+    pub(super) const fn new(engine: Engine) -> Self {
+        Self { engine, present: None, kind: PhantomData }
     }
 }
 
@@ -125,54 +121,6 @@ impl<K: Kept> Receiver<K> for Objects<K> {
         if let Some(present) = self.present.take() {
             self.engine.listed(K::KIND, present).await;
         }
-        self.status.synced().await;
-    }
-
-    async fn health(&mut self, error: Option<String>) {
-        self.status.set(error).await;
-    }
-}
-
-/// A resource in `lb status`.
-#[derive(Debug)]
-pub(super) struct Health {
-    engine: Engine,
-    shown: SourceStatus,
-}
-
-impl Health {
-    pub(super) fn new(engine: Engine, plural: &str) -> Self {
-        let shown = SourceStatus {
-            kind: format!("kubernetes {plural}"),
-            path: None,
-            synced: false,
-            error: None,
-        };
-        Self { engine, shown }
-    }
-
-    /// All objects were seen.
-    pub(super) async fn synced(&mut self) {
-        if !self.shown.synced {
-            self.shown.synced = true;
-            tracing::info!("{}: listed", self.shown.kind);
-            self.engine.source(self.shown.clone()).await;
-        }
-    }
-
-    /// Says once what is wrong, and once that it is well again.
-    pub(super) async fn set(&mut self, error: Option<String>) {
-        if self.shown.error == error {
-            return;
-        }
-        match &error {
-            Some(error) => {
-                tracing::warn!("{}: {error}; what is known is served on", self.shown.kind);
-            }
-            None => tracing::info!("{}: the server answers again", self.shown.kind),
-        }
-        self.shown.error = error;
-        self.engine.source(self.shown.clone()).await;
     }
 }
 

@@ -18,6 +18,8 @@ use tokio::time::{sleep, timeout};
 
 use super::backoff::{Backoff, jitter};
 use super::client::{Connector, Shared};
+use super::health::Health;
+use crate::engine::Engine;
 
 /// Objects of one page of a list, as client-go asks for.
 const PAGE: u32 = 500;
@@ -73,6 +75,17 @@ pub(super) enum Change<K> {
     Gone(K),
 }
 
+/// A resource that can be listed and watched.
+pub(super) trait Listed:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl<K> Listed for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
 /// Who is told about a resource.
 pub(super) trait Receiver<K>: Send {
     /// A list begins.
@@ -81,14 +94,13 @@ pub(super) trait Receiver<K>: Send {
     fn change(&mut self, changes: Vec<Change<K>>) -> impl Future<Output = ()> + Send;
     /// A list has ended: what was in none of its parts is gone.
     fn listed(&mut self) -> impl Future<Output = ()> + Send;
-    /// Whether the server answers, and why not. Called often.
-    fn health(&mut self, error: Option<String>) -> impl Future<Output = ()> + Send;
 }
 
 /// Follows one resource.
 #[derive(Debug)]
 pub(super) struct Reflector<K> {
     connector: Arc<Connector>,
+    health: Health,
     selection: Selection,
     absence: Absence,
     backoff: Backoff,
@@ -122,13 +134,16 @@ enum End {
     Unauthorized(String),
 }
 
-impl<K> Reflector<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    pub(super) fn new(connector: Arc<Connector>, selection: Selection, absence: Absence) -> Self {
+impl<K: Listed> Reflector<K> {
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        engine: Engine,
+        selection: Selection,
+        absence: Absence,
+    ) -> Self {
         Self {
             connector,
+            health: Health::new(engine, &K::plural(&())),
             selection,
             absence,
             backoff: Backoff::default(),
@@ -156,11 +171,11 @@ where
                 }
                 End::Garbled(error) => {
                     self.version = None;
-                    self.pause(&mut receiver, error, Duration::ZERO).await;
+                    self.pause(error, Duration::ZERO).await;
                 }
                 End::Unauthorized(error) => {
                     self.connector.renew().await;
-                    self.pause(&mut receiver, error, Duration::ZERO).await;
+                    self.pause(error, Duration::ZERO).await;
                 }
                 End::Absent(_) if self.can_do_without() => {
                     self.do_without(&mut receiver, None).await;
@@ -169,15 +184,15 @@ where
                     self.do_without(&mut receiver, Some(error)).await;
                 }
                 End::Absent(error) | End::Forbidden(error) => {
-                    self.pause(&mut receiver, error, Duration::ZERO).await;
+                    self.pause(error, Duration::ZERO).await;
                 }
-                End::Failed(error, asked) => self.pause(&mut receiver, error, asked).await,
+                End::Failed(error, asked) => self.pause(error, asked).await,
             }
         }
     }
 
-    async fn pause(&mut self, receiver: &mut impl Receiver<K>, error: String, asked: Duration) {
-        receiver.health(Some(error)).await;
+    async fn pause(&mut self, error: String, asked: Duration) {
+        self.health.set(Some(error)).await;
         sleep(self.backoff.next(asked)).await;
     }
 
@@ -191,8 +206,16 @@ where
         self.version = None;
         receiver.begin();
         receiver.listed().await;
-        receiver.health(error).await;
+        self.health.synced().await;
+        self.health.set(error).await;
         sleep(ABSENT).await;
+    }
+
+    /// A list has ended.
+    async fn complete(&mut self, receiver: &mut impl Receiver<K>) {
+        receiver.listed().await;
+        self.health.synced().await;
+        self.listed = true;
     }
 
     /// A list, if one is needed, and a watch.
@@ -228,15 +251,14 @@ where
         };
         loop {
             let page = answered(api.list(&params)).await?;
-            receiver.health(None).await;
+            self.health.set(None).await;
             receiver.change(page.items.into_iter().map(Change::Is).collect()).await;
             params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
                 let version = page.metadata.resource_version.filter(|version| !version.is_empty());
                 let missing = || failed("the list has no metadata.resourceVersion".to_owned());
                 self.version = Some(version.ok_or_else(missing)?);
-                self.listed = true;
-                receiver.listed().await;
+                self.complete(receiver).await;
                 return Ok(());
             }
         }
@@ -260,7 +282,7 @@ where
         };
         let begun = answered(api.watch(&params, version)).await;
         let stream = begun.map_err(|end| if listing { end.of_streaming() } else { end })?;
-        receiver.health(None).await;
+        self.health.set(None).await;
         if listing {
             receiver.begin();
         }
@@ -287,8 +309,7 @@ where
                         let ends = bookmark.metadata.annotations.contains_key(INITIAL_EVENTS_END);
                         if listing && ends {
                             receiver.change(std::mem::take(&mut changes)).await;
-                            receiver.listed().await;
-                            self.listed = true;
+                            self.complete(receiver).await;
                             listing = false;
                         }
                         if !listing {
